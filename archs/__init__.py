@@ -1,0 +1,18 @@
+"""Hardware: memories, compute arrays, operations; described in YAML, one file an architecture.
+
+>>> load_architecture("fusemax-cloud").resolve().array("2d").pes
+65536.0
+"""
+
+from archs.hardware import Architecture, ComputeArray, Memory, Operation
+from archs.loading import ArchitectureFile, list_architectures, load_architecture
+
+__all__ = [
+    "Architecture",
+    "ArchitectureFile",
+    "ComputeArray",
+    "Memory",
+    "Operation",
+    "list_architectures",
+    "load_architecture",
+]

@@ -1,0 +1,244 @@
+"""From a YAML file to an `Architecture`, with any of its numbers replaced by swept ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from archs.hardware import Architecture, ComputeArray, Memory, Operation
+from archs.schema import ArchitectureSchema, ArraySchema, MemorySchema
+from einsum_cascade.expression import Expression
+from einsum_cascade.source import Document, InputError, Place, check, merged, read_yaml
+
+_MAX_CHAIN = 8
+
+
+def list_architectures() -> list[str]:
+    """Names of the architectures that come with the project."""
+    found = (Path(str(f)) for f in files("archs").iterdir())
+    return sorted(f.stem for f in found if f.suffix == ".yaml")
+
+
+@dataclass(frozen=True)
+class ArchitectureFile:
+    """A checked architecture file, before its parameters have values."""
+
+    name: str
+    description: str
+    schema: ArchitectureSchema
+    document: Document
+    extends: tuple[str, ...] = field(default=())
+
+    def parameters(self) -> dict[str, float | Expression]:
+        """Every number of the file by its dotted path: what a sweep may set.
+
+        >>> load_architecture("fusemax-cloud").parameters()["array_dim"]
+        256.0
+        """
+        return dict(_numbers(self.schema))
+
+    def resolve(
+        self, overrides: Mapping[str, Any] | None = None, place: Place | None = None
+    ) -> Architecture:
+        """The architecture with `overrides` (path -> number or array) in place of its own numbers.
+
+        Raises `InputError` for an unknown path and for a parameter that depends on itself.
+        """
+        values = self.parameters()
+        for path, value in (overrides or {}).items():
+            if path not in values:
+                raise InputError(
+                    f"architecture {self.name!r} has no parameter {path!r}",
+                    place,
+                    allowed=values,
+                    found=path,
+                )
+            values[path] = value
+        return _Resolver(self.schema, values, place).architecture()
+
+
+def load_architecture(
+    reference: str | Mapping[str, Any], base: Path | None = None, place: Place | None = None
+) -> ArchitectureFile:
+    """The architecture of that name, in that file, or given inline.
+
+    `reference` is a name of `list_architectures`, a path (relative to `base`) or a mapping that
+    `extends` another. Raises `InputError` with the place of the mistake.
+    """
+    document, chain = _collect(reference, base, place, ())
+    schema = check(ArchitectureSchema, document)
+    architecture = ArchitectureFile(schema.name, schema.description, schema, document, chain)
+    architecture.resolve()  # a mistake in an expression is reported where the file is read
+    return architecture
+
+
+def _collect(
+    reference: str | Mapping[str, Any],
+    base: Path | None,
+    place: Place | None,
+    chain: tuple[str, ...],
+) -> tuple[Document, tuple[str, ...]]:
+    """The document with those that it extends merged in; the places are the outermost file's."""
+    if len(chain) > _MAX_CHAIN:
+        raise InputError(f"'extends' goes on too long: {' -> '.join(chain)}", place)
+    if isinstance(reference, Mapping):
+        file = place.file if place else "<inline>"
+        document = Document(file, {"name": "inline", **reference})
+        if "extends" not in reference and not {"memories", "arrays"} <= set(reference):
+            raise InputError("an inline architecture needs 'extends'", place)
+        if "name" not in reference and isinstance(reference.get("extends"), str):
+            document.data["name"] = f"{Path(reference['extends']).stem}-modified"
+    else:
+        path = _path(reference, base, place)
+        document, base = read_yaml(path), path.parent
+    data = dict(document.data)
+    parent = data.pop("extends", None)
+    if parent is None:
+        return document, chain
+    if not isinstance(parent, str):
+        raise InputError("'extends' names an architecture or a file", document.place("extends"))
+    parent_place = place if isinstance(reference, Mapping) else document.place("extends")
+    above, chain = _collect(parent, base, parent_place, (*chain, parent))
+    whole = merged(above.data, data)
+    # memories and arrays keep the order of the file that introduces them
+    return Document(document.file, whole, document._root), chain
+
+
+def _path(reference: str, base: Path | None, place: Place | None) -> Path:
+    packaged = Path(str(files("archs") / f"{reference}.yaml"))
+    if reference in list_architectures():
+        return packaged
+    given = (base or Path()) / reference
+    if given.suffix in (".yaml", ".yml") or "/" in reference:
+        if not given.is_file():
+            raise InputError(f"no architecture file {str(given)!r}", place)
+        return given
+    raise InputError(
+        f"unknown architecture {reference!r}", place, allowed=list_architectures(), found=reference
+    )
+
+
+def _numbers(schema: ArchitectureSchema) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = [*schema.parameters.items()]
+    found += [("clock_hz", schema.clock_hz), ("word_bytes", schema.word_bytes)]
+    for name, memory in schema.memories.items():
+        fields = ("size_bytes", "bandwidth_bytes_per_s", "access_words")
+        for key in (*fields, "read_energy_pj", "write_energy_pj", "area_um2"):
+            value = getattr(memory, key)
+            found.append((f"memories.{name}.{key}", np.inf if value is None else value))
+    for name, array in schema.arrays.items():
+        prefix = f"arrays.{name}"
+        found += [(f"{prefix}.shape.{i}", extent) for i, extent in enumerate(array.shape)]
+        found += [(f"{prefix}.units.{u}.area_um2", s.area_um2) for u, s in array.units.items()]
+        for key in ("words", "area_um2", "energy_pj"):
+            found.append((f"{prefix}.registers.{key}", getattr(array.registers, key)))
+        for operation, s in array.operations.items():
+            if s.unit is not None:
+                found.append((f"{prefix}.operations.{operation}.cycles", s.cycles))
+                found.append((f"{prefix}.operations.{operation}.energy_pj", s.energy_pj))
+            for part, times in (s.sequence or {}).items():
+                found.append((f"{prefix}.operations.{operation}.sequence.{part}", times))
+    return found
+
+
+class _Resolver:
+    """Evaluates the expressions of a file, each once, in the order of their dependence."""
+
+    def __init__(
+        self, schema: ArchitectureSchema, values: dict[str, Any], place: Place | None
+    ) -> None:
+        self._schema, self._values, self._place = schema, values, place
+        self._done: dict[str, Any] = {}
+        self._open: list[str] = []
+
+    def _at(self, path: str) -> Any:
+        if path in self._done:
+            return self._done[path]
+        if path in self._open:
+            loop = " -> ".join([*self._open, path])
+            raise InputError(f"a parameter depends on itself: {loop}", self._place)
+        value = self._values[path]
+        if isinstance(value, Expression):
+            self._open.append(path)
+            # beside a name of `parameters`, an expression may use the numbers of its own block
+            block = path.rpartition(".")[0]
+            names = {n: self._lookup(n, block) for n in value.names}
+            allowed = {n: v for n, v in names.items() if v is not None}
+            if len(allowed) < len(names):
+                for known in self._schema.parameters:
+                    allowed.setdefault(known, np.nan)
+            value = value.evaluate(allowed)
+            self._open.pop()
+        value = np.asarray(value, dtype=np.float64)[()]
+        self._done[path] = value
+        return value
+
+    def _lookup(self, name: str, block: str) -> Any:
+        for path in (f"{block}.{name}" if block else name, name):
+            if path in self._values:
+                return self._at(path)
+        return None
+
+    def architecture(self) -> Architecture:
+        schema = self._schema
+        return Architecture(
+            name=schema.name,
+            clock_hz=self._at("clock_hz"),
+            word_bytes=self._at("word_bytes"),
+            memories=tuple(self._memory(n, m) for n, m in schema.memories.items()),
+            arrays=tuple(self._array(n, a) for n, a in schema.arrays.items()),
+            links=frozenset((link.origin, link.target) for link in schema.links),
+            parameters={path: self._at(path) for path in self._values},
+        )
+
+    def _memory(self, name: str, _: MemorySchema) -> Memory:
+        at = {
+            key: self._at(f"memories.{name}.{key}")
+            for key in Memory.__dataclass_fields__
+            if key != "name"
+        }
+        return Memory(name, **at)
+
+    def _array(self, name: str, schema: ArraySchema) -> ComputeArray:
+        prefix = f"arrays.{name}"
+        simple = {
+            operation: Operation(
+                operation,
+                {s.unit: self._at(f"{prefix}.operations.{operation}.cycles")},
+                self._at(f"{prefix}.operations.{operation}.energy_pj"),
+            )
+            for operation, s in schema.operations.items()
+            if s.unit is not None
+        }
+        operations = {
+            operation: simple[operation]
+            if s.sequence is None
+            else self._sequence(f"{prefix}.operations.{operation}", s.sequence, simple)
+            for operation, s in schema.operations.items()
+        }
+        units = sum(self._at(f"{prefix}.units.{unit}.area_um2") for unit in schema.units)
+        return ComputeArray(
+            name=name,
+            shape=tuple(self._at(f"{prefix}.shape.{i}") for i in range(len(schema.shape))),
+            operations=operations,
+            register_words=self._at(f"{prefix}.registers.words"),
+            register_energy_pj=self._at(f"{prefix}.registers.energy_pj"),
+            pe_area_um2=units + self._at(f"{prefix}.registers.area_um2"),
+        )
+
+    def _sequence(
+        self, path: str, sequence: Mapping[str, Any], simple: Mapping[str, Operation]
+    ) -> Operation:
+        cycles: dict[str, Any] = {}
+        energy: Any = 0.0
+        for part in sequence:
+            times = self._at(f"{path}.sequence.{part}")
+            energy = energy + times * simple[part].energy_pj
+            for unit, each in simple[part].unit_cycles.items():
+                cycles[unit] = cycles.get(unit, 0.0) + times * each
+        return Operation(path.rpartition(".")[2], cycles, energy)
