@@ -1,0 +1,246 @@
+"""The analysis of a cascade: passes, footprints, operations, traffic.
+
+All of it follows from the dependencies; nothing here knows a cascade by name. Numbers come from a
+shape, as Python ints or as float64 arrays of many design points; without a shape the same formulas
+give sympy closed forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from einsum_cascade.bounds import Reload, reload_bound, reloads
+from einsum_cascade.cascade import Cascade, Einsum, Shape
+from einsum_cascade.dependencies import Dependency, dependencies
+from einsum_cascade.passes import (
+    PassStep,
+    RankAnalysis,
+    aliases,
+    analyze_rank,
+    carries,
+    explain,
+    family,
+)
+from einsum_cascade.shapes import numbers, points_in, size_in, symbols
+
+
+def analyze_passes(cascade: Cascade) -> PassAnalysis:
+    """Analyze `cascade`; each answer is worked out when it is first asked for.
+
+    >>> from einsum_cascade import parse_cascade
+    >>> analysis = analyze_passes(parse_cascade('''
+    ... name: pedagogical
+    ... ranks: [K]
+    ... inputs: ["A[k]", "B[k]"]
+    ... body: ["Y = A[k]*B[k]", "Z = Y*A[k]"]
+    ... '''))
+    >>> analysis.passes("K"), analysis.passes("K", "B"), analysis.level("Z", "K")
+    (2, 1, 2)
+    >>> print(analysis.chain("K")[1])
+    pass 2 over K: Z
+      forced by Y, complete only after pass 1 (Y -> Z)
+    """
+    return PassAnalysis(cascade)
+
+
+@dataclass(frozen=True, eq=False)
+class PassAnalysis:
+    """Passes, footprints, operation counts and traffic of one cascade."""
+
+    cascade: Cascade
+    _ranks: dict[str, RankAnalysis] = field(default_factory=dict, repr=False)
+    _families: dict[tuple[str, str], RankAnalysis] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def _edges(self) -> tuple[Dependency, ...]:
+        return tuple(dependencies(self.cascade))
+
+    def _on(self, rank: str) -> RankAnalysis:
+        if rank not in self._ranks:
+            self.cascade.rank(rank)
+            self._ranks[rank] = analyze_rank(self.cascade, self._edges, rank)
+        return self._ranks[rank]
+
+    def _of(self, rank: str, tensor: str) -> RankAnalysis:
+        """The analysis of `rank` that counts traversals of the tensor's family only."""
+        if (rank, tensor) not in self._families:
+            self.cascade.rank(rank)
+            self.cascade.tensor(tensor)
+            along = aliases(self.cascade, rank)
+            members = family(self.cascade, tensor, along)
+            self._families[rank, tensor] = analyze_rank(
+                self.cascade, self._edges, rank, members
+            )
+        return self._families[rank, tensor]
+
+    def _has(self, tensor: str, rank: str) -> bool:
+        along = aliases(self.cascade, rank)
+        return any(r in along for r in self.cascade.tensor(tensor).ranks)
+
+    # Passes
+
+    def level(self, einsum: str, rank: str) -> int:
+        """Level of an Einsum on a rank, from 1; 0 when it does not iterate over the rank.
+
+        Two Einsums can be fused on the rank only if their levels are equal.
+        """
+        self.cascade.einsum(einsum)
+        return self._on(rank).levels[einsum]
+
+    def completed(self, einsum: str, rank: str) -> int:
+        """How many traversals of the rank must be complete before (a step of) the Einsum."""
+        self.cascade.einsum(einsum)
+        return self._on(rank).completed[einsum]
+
+    def passes(self, rank: str, tensor: str | None = None) -> int:
+        """Passes over `rank` that the tensor's family needs; of all tensors, the most.
+
+        0 for a tensor that is not read along the rank.
+        """
+        if tensor is None:
+            self.cascade.rank(rank)
+            return max((self.passes(rank, t) for t in self.cascade.tensors), default=0)
+        if not self._has(tensor, rank):
+            self.cascade.rank(rank)
+            return 0
+        return max(self._of(rank, tensor).levels.values(), default=0)
+
+    def chain(self, rank: str, tensor: str | None = None) -> tuple[PassStep, ...]:
+        """The passes over `rank` and what forces each; without a tensor, of the one with most."""
+        if tensor is None:
+            most = self.passes(rank)
+            tensor = next((t for t in self.cascade.tensors if self.passes(rank, t) == most), None)
+        if tensor is None or not self._has(tensor, rank):
+            return ()
+        return explain(self.cascade, self._of(rank, tensor))
+
+    # Footprints
+
+    def live_ranks(self, tensor: str) -> tuple[str, ...]:
+        """Ranks of which a whole fiber of `tensor` must be kept, or moved again.
+
+        Those along which it is read in two passes or more. Parts stand for a partitioned rank.
+        """
+        if tensor not in self._live:
+            found = []
+            for rank in self.cascade.tensor(tensor).ranks:
+                for leaf in self.cascade.leaves(rank):
+                    along = aliases(self.cascade, leaf)
+                    analysis = self._of(leaf, tensor)
+                    readers = self._readers(tensor)
+                    levels = {
+                        analysis.levels[e.name]
+                        for e, read in readers
+                        if any(a.tensor == read and carries(a, along) for a in e.operands)
+                    }
+                    if len(levels - {0}) > 1:
+                        found.append(leaf)
+            self._live[tensor] = tuple(found)
+        return self._live[tensor]
+
+    @cached_property
+    def _live(self) -> dict[str, tuple[str, ...]]:
+        return {}
+
+    def _readers(self, tensor: str) -> list[tuple[Einsum, str]]:
+        """Einsums that read the tensor, or a view of it, with the name that they read."""
+        found = []
+        for einsum in self.cascade.consumers[tensor]:
+            if einsum.is_view:
+                found += self._readers(einsum.output.tensor)
+            else:
+                found.append((einsum, tensor))
+        return found
+
+    def footprint(self, tensor: str) -> Any:
+        """Minimum live footprint in words, a sympy closed form.
+
+        The words of the tensor that any schedule must keep at once (or spill): its extent along
+        each rank on which it is live across a pass, 1 along the others (FuseMax, section III).
+        """
+        return self._footprint(tensor, symbols(self.cascade))
+
+    def footprint_words(self, tensor: str, shape: Shape) -> Any:
+        """`footprint` for a shape."""
+        return self._footprint(tensor, numbers(self.cascade, shape))
+
+    def _footprint(self, tensor: str, values: Mapping[str, Any]) -> Any:
+        total: Any = 1
+        for rank in self.live_ranks(tensor):
+            total = total * values[rank]
+        return total
+
+    # Operations
+
+    def operation_counts(self, shape: Shape | None = None) -> dict[str, Any]:
+        """Operations of the cascade by kind; without a shape, as sympy closed forms."""
+        values = self._values(shape)
+        totals: dict[str, Any] = {}
+        for einsum in self.cascade.einsums:
+            for kind, count in self._operations(einsum, values).items():
+                totals[kind] = totals.get(kind, 0) + count
+        return totals
+
+    def operation_counts_of(self, einsum: str, shape: Shape | None = None) -> dict[str, Any]:
+        """Operations of one Einsum by kind."""
+        return self._operations(self.cascade.einsum(einsum), self._values(shape))
+
+    def _operations(self, einsum: Einsum, values: Mapping[str, Any]) -> dict[str, Any]:
+        if not einsum.operations:
+            return {}
+        space = points_in(self.cascade, einsum, values)
+        return {kind: count * space for kind, count in einsum.operations.items()}
+
+    def _values(self, shape: Shape | None) -> dict[str, Any]:
+        return symbols(self.cascade) if shape is None else numbers(self.cascade, shape)
+
+    # Traffic
+
+    def compulsory_words(self, shape: Shape | None = None) -> Any:
+        """Every input read once, every output written once; views and the rest move nothing."""
+        values = self._values(shape)
+        total: Any = 0
+        for name, tensor in self.cascade.tensors.items():
+            if tensor.role != "intermediate":
+                total = total + self._words(name, values)
+        return total
+
+    def _words(self, tensor: str, values: Mapping[str, Any]) -> Any:
+        """Words of the tensor; of an input, only the coordinates that an Einsum reads."""
+        if self.cascade.tensors[tensor].role != "input":
+            return size_in(self.cascade, tensor, values)
+        total: Any = 1
+        accesses = [
+            a for e in self.cascade.consumers[tensor] for a in e.operands if a.tensor == tensor
+        ]
+        for position, extent in enumerate(self.cascade.tensors[tensor].extents):
+            indices = {a.indices[position] for a in accesses}
+            if all(index.is_constant for index in indices):
+                total = total * len(indices)
+            else:
+                total = total * extent.evaluate(values, {})
+        return total
+
+    @cached_property
+    def reloads(self) -> tuple[Reload, ...]:
+        """Families that further passes must move again when they do not fit."""
+        return reloads(self.cascade, self._of, self.passes)
+
+    def traffic_lower_bound_words(self, shape: Shape, buffer_words: Any) -> Any:
+        """Fewest words that any mapping can move to and from memory.
+
+        `buffer_words` is all that can be kept on chip, an int or an array. The compulsory traffic,
+        plus what further passes must move again; see `einsum_cascade.bounds`.
+        """
+        values = numbers(self.cascade, shape)
+        extra = reload_bound(self.cascade, self.reloads, values, buffer_words)
+        return self.compulsory_words(shape) + extra
+
+    def report(self, rank: str | None = None, shape: Shape | None = None) -> str:
+        """All of it as plain text. See `einsum_cascade.report`."""
+        from einsum_cascade.report import report
+
+        return report(self, rank, shape)

@@ -1,0 +1,305 @@
+"""From text to a cascade: names resolved, everything checked, errors at their place.
+
+The way: `schema` says which keys a file has, `notation` gives a syntax tree for each Einsum,
+`declarations` reads ranks and tensors, this module resolves the Einsums against them and
+`checking` looks at the cascade as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import reduce
+from pathlib import Path
+from types import MappingProxyType
+
+from einsum_cascade.affine import Affine, mixed_radix
+from einsum_cascade.cascade import (
+    Access,
+    Call,
+    Cascade,
+    Condition,
+    Coordinate,
+    Einsum,
+    Node,
+    Number,
+    Tensor,
+    nodes,
+)
+from einsum_cascade.checking import check_cascade
+from einsum_cascade.declarations import (
+    Names,
+    Statement,
+    declare_inputs,
+    declare_outputs,
+    declare_ranks,
+    define_tensors,
+    statements,
+)
+from einsum_cascade.notation import Raw, RawAccess, RawCall, RawNumber, to_affine
+from einsum_cascade.schema import CascadeSpec
+from einsum_cascade.source import Document, InputError, check, parse_yaml, read_yaml
+
+_UNARY = ("exp", "log", "sqrt")
+_NARY = ("max", "min")
+_OPERATORS = (*_NARY, *_UNARY)
+_REDUCTIONS = {
+    "sum": "add",
+    "+": "add",
+    "product": "mul",
+    "max": "max",
+    "min": "min",
+}
+
+
+def load_cascade(source: str | Path | Document) -> Cascade:
+    """A cascade from a YAML file, or from one that was read already.
+
+    Raises `InputError` with file, line, column and key for anything that is wrong in it.
+    """
+    return build(source if isinstance(source, Document) else read_yaml(source))
+
+
+def parse_cascade(text: str, file: str = "<text>") -> Cascade:
+    """A cascade from YAML text.
+
+    >>> cascade = parse_cascade('''
+    ... name: dot
+    ... ranks: {K: contracted}
+    ... inputs: ["A[k]", "B[k]"]
+    ... body: ["Y = A[k] * B[k]"]
+    ... ''')
+    >>> cascade.einsum("Y").reduction_ranks, dict(cascade.einsum("Y").operations)
+    (('K',), {'mac': 1})
+    """
+    return build(parse_yaml(text, file))
+
+
+def build(document: Document) -> Cascade:
+    """The cascade that a document describes."""
+    spec = check(CascadeSpec, document)
+    names = declare_ranks(spec, document)
+    inputs = declare_inputs(spec, document, names)
+    written = statements(spec, document, names)
+    tensors = define_tensors(written, inputs, names)
+    einsums = _named(tuple(_einsum(s, names, tensors) for s in written))
+    tensors = declare_outputs(spec, document, tensors, einsums)
+    cascade = Cascade(
+        name=spec.name,
+        description=spec.description.strip(),
+        source=spec.source.strip(),
+        ranks=MappingProxyType(dict(names.ranks)),
+        parameters=MappingProxyType({n: about or "" for n, about in spec.parameters.items()}),
+        functions=MappingProxyType(dict(names.functions)),
+        tensors=MappingProxyType(tensors),
+        einsums=einsums,
+        file=document.file,
+        place=document.place("name"),
+    )
+    check_cascade(cascade)
+    return cascade
+
+
+def _named(einsums: tuple[Einsum, ...]) -> tuple[Einsum, ...]:
+    """Initializations of a tensor that the body defines are named `RM.init`, `RM.init2`, ..."""
+    counts: dict[str, int] = {}
+    result = []
+    for einsum in einsums:
+        boundary = any(index.is_constant for index in einsum.output.indices)
+        if boundary:
+            tensor = einsum.output.tensor
+            counts[tensor] = counts.get(tensor, 0) + 1
+            suffix = "" if counts[tensor] == 1 else str(counts[tensor])
+            einsum = replace(einsum, name=f"{tensor}.init{suffix}")
+        result.append(einsum)
+    return tuple(result)
+
+
+def _einsum(statement: Statement, names: Names, tensors: Mapping[str, Tensor]) -> Einsum:
+    raw, locate = statement.raw, statement.locate
+    resolver = _Resolver(statement, names, tensors)
+    output = Access(statement.tensor, statement.indices, locate(raw.output.column))
+    expression = resolver.node(raw.expression)
+    filters = tuple(
+        Condition(resolver.affine(c.left), c.comparison, resolver.affine(c.right))
+        for c in raw.filters
+    )
+    on_left = output.variables
+    used: dict[str, None] = {}
+    for node in nodes(expression):
+        if isinstance(node, Access):
+            used.update(dict.fromkeys(node.variables))
+        elif isinstance(node, Coordinate):
+            used.update(dict.fromkeys(node.index.variables))
+    reduced = [v for v in used if v not in on_left]
+    operator: str | None = "add" if reduced else None
+    if raw.reduction is not None:
+        operator = _reduction_operator(statement, names)
+        for name, column in zip(
+            raw.reduction.variables, raw.reduction.variable_columns, strict=True
+        ):
+            names.variable(name, locate(column))
+            if name in on_left:
+                raise InputError(
+                    f"{name!r} stands on the left side, so nothing is reduced over it",
+                    locate(column),
+                    allowed=reduced,
+                )
+            if name not in used:
+                raise InputError(
+                    f"{name!r} is reduced over but stands nowhere in the expression",
+                    locate(column),
+                    allowed=reduced,
+                )
+        missing = [v for v in reduced if v not in raw.reduction.variables]
+        if missing:
+            raise InputError(
+                f"the left side lacks {', '.join(missing)}, which the reduction does not name",
+                locate(raw.reduction.column),
+            )
+        reduced = list(raw.reduction.variables)
+    for condition, written in zip(filters, raw.filters, strict=True):
+        both = (*condition.left.variables, *condition.right.variables)
+        foreign = [v for v in both if v not in on_left and v not in used]
+        if foreign:
+            raise InputError(
+                f"the filter names {foreign[0]!r}, over which this Einsum does not iterate",
+                locate(written.column),
+                allowed=[*on_left, *reduced],
+            )
+    return Einsum(
+        name=statement.tensor,
+        section=statement.section,
+        output=output,
+        expression=expression,
+        operands=tuple(dict.fromkeys(n for n in nodes(expression) if isinstance(n, Access))),
+        ranks=tuple(names.of_variable[v] for v in (*on_left, *reduced)),
+        reduction_ranks=tuple(names.of_variable[v] for v in reduced),
+        reduction=operator,
+        filters=filters,
+        place=locate(raw.output.column),
+    )
+
+
+def _reduction_operator(statement: Statement, names: Names) -> str:
+    reduction = statement.raw.reduction
+    assert reduction is not None
+    if reduction.operator in _REDUCTIONS:
+        return _REDUCTIONS[reduction.operator]
+    if names.functions.get(reduction.operator) == 2:
+        return reduction.operator
+    binary = [n for n, arity in names.functions.items() if arity == 2]
+    raise InputError(
+        f"unknown reduction {reduction.operator!r}",
+        statement.locate(reduction.column),
+        allowed=[*_REDUCTIONS, *binary],
+        found=reduction.operator,
+    )
+
+
+class _Resolver:
+    """Resolves the names of one Einsum's expression."""
+
+    def __init__(self, statement: Statement, names: Names, tensors: Mapping[str, Tensor]) -> None:
+        self.locate = statement.locate
+        self.names = names
+        self.tensors = tensors
+
+    def affine(self, raw: Raw) -> Affine:
+        return to_affine(raw, lambda a: self.names.index(a, self.locate), self.locate)
+
+    def node(self, raw: Raw) -> Node:
+        if isinstance(raw, RawNumber):
+            return Number(raw.value)
+        if isinstance(raw, RawCall):
+            return self.call(raw)
+        return self.access(raw)
+
+    def call(self, raw: RawCall) -> Node:
+        place = self.locate(raw.column)
+        arguments = [self.node(argument) for argument in raw.arguments]
+        if raw.operator in ("add", "sub", "mul", "div", "neg"):
+            return Call(raw.operator, tuple(arguments))
+        if raw.operator in _NARY:
+            if len(arguments) < 2:
+                raise InputError(
+                    f"{raw.operator} takes two arguments or more, found {len(arguments)}; a "
+                    f"reduction is written '{raw.operator} over m of ...'",
+                    place,
+                )
+            return reduce(lambda a, b: Call(raw.operator, (a, b)), arguments)
+        if raw.operator in _UNARY:
+            arity = 1
+        elif raw.operator in self.names.functions:
+            arity = self.names.functions[raw.operator]
+        else:
+            raise InputError(
+                f"unknown operator {raw.operator!r}",
+                place,
+                allowed=[*_OPERATORS, *self.names.functions],
+                found=raw.operator,
+            )
+        if len(arguments) != arity:
+            raise InputError(f"{raw.operator} takes {arity}, found {len(arguments)}", place)
+        return Call(raw.operator, tuple(arguments))
+
+    def access(self, raw: RawAccess) -> Node:
+        place = self.locate(raw.column)
+        tensor = self.tensors.get(raw.name)
+        if raw.indices is None and (tensor is None or raw.name in self.names.symbols):
+            if raw.name in self.names.symbols or raw.name in self.names.of_variable:
+                return Coordinate(self.names.index(raw, self.locate))
+        if tensor is None:
+            raise InputError(
+                f"the tensor {raw.name!r} is never defined",
+                place,
+                allowed=self.tensors,
+                found=raw.name,
+            )
+        indices = raw.indices or ()
+        if len(indices) != len(tensor.ranks):
+            raise InputError(
+                f"{raw.name} has {_ranks(tensor)}, found {_count(len(indices), 'index')}", place
+            )
+        resolved = []
+        for position, (rank, index) in enumerate(zip(tensor.ranks, indices, strict=True)):
+            affine = self.affine(index)
+            self._same_rank(tensor, position, rank, affine, index)
+            resolved.append(affine)
+        return Access(raw.name, tuple(resolved), place)
+
+    def _same_rank(
+        self, tensor: Tensor, position: int, rank: str, index: Affine, raw: Raw
+    ) -> None:
+        """A single variable must range over the rank that the tensor has there."""
+        names = self.names
+        variable = index.variable
+        if variable is None:
+            return
+        found = names.of_variable[variable]
+        if names.root(found) != names.root(rank):
+            raise InputError(
+                f"{tensor.name} has {_ranks(tensor)}: its index {position + 1} ranges over {rank}, "
+                f"found {variable!r} of {found}",
+                _place_of(raw, self.locate),
+                allowed=[rank.lower()],
+                found=variable,
+            )
+
+
+def _place_of(raw: Raw, locate: Callable[[int], object]) -> object:
+    return locate(raw.column)
+
+
+def _ranks(tensor: Tensor) -> str:
+    if not tensor.ranks:
+        return "no ranks"
+    return f"the ranks {', '.join(tensor.ranks)}"
+
+
+def _count(number: int, noun: str) -> str:
+    plural = {"index": "indices"}.get(noun, f"{noun}s")
+    return f"{number} {noun if number == 1 else plural}"
+
+
+__all__ = ["build", "load_cascade", "mixed_radix", "parse_cascade"]

@@ -1,0 +1,304 @@
+"""The nouns: ranks, tensors, Einsums and the cascade. All of them immutable.
+
+Vocabulary as in TeAAL (Nayak et al., MICRO 2023), EDGE (Odemuyiwa et al., 2024) and FuseMax (Nayak
+et al., MICRO 2024): a *rank* is a named dimension, an *Einsum* maps and reduces its operands over
+an iteration space, a *cascade* is a directed acyclic graph of Einsums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from einsum_cascade.affine import Affine
+from einsum_cascade.source import InputError, Place
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+Section = Literal["initialization", "body", "final"]
+Role = Literal["input", "intermediate", "output"]
+Shape = Mapping[str, Any]
+"""Extent of each rank, value of each parameter: ints, or arrays of many design points."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A dimension. Its index variable is its name in lower case.
+
+    `partition` names its parts, outermost first; a part names its `parent`. `like` names a rank of
+    the same extent whose coordinates it shares (queries and keys of one sequence). An iterative
+    rank is traversed in order, from `start` until `stop`.
+    """
+
+    name: str
+    about: str = ""
+    parent: str | None = None
+    partition: tuple[str, ...] = ()
+    like: str | None = None
+    iterative: bool = False
+    start: int = 0
+    stop: Affine | None = None
+
+    @property
+    def variable(self) -> str:
+        """The index variable."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor: its rank names, its extents (`M1+1` where an iterative rank runs to its end)."""
+
+    name: str
+    ranks: tuple[str, ...]
+    role: Role
+    extents: tuple[Affine, ...] = ()
+    place: Place | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Access:
+    """A tensor at affine indices."""
+
+    tensor: str
+    indices: tuple[Affine, ...]
+    place: Place | None = field(default=None, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.tensor}[{','.join(map(str, self.indices))}]" if self.indices else self.tensor
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The index variables, in order of appearance."""
+        return tuple(dict.fromkeys(v for index in self.indices for v in index.variables))
+
+
+@dataclass(frozen=True)
+class Number:
+    """A literal number in an expression."""
+
+    value: int | float
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """An index variable or an extent that stands in an expression as a value."""
+
+    index: Affine
+
+
+@dataclass(frozen=True)
+class Call:
+    """An operation: add sub mul div neg max min exp log sqrt, or a user-defined function."""
+
+    operator: str
+    arguments: tuple[Node, ...]
+
+
+Node = Number | Coordinate | Call | Access
+
+
+def nodes(node: Node) -> Iterator[Node]:
+    """`node` and all nodes below it, left to right."""
+    yield node
+    if isinstance(node, Call):
+        for argument in node.arguments:
+            yield from nodes(argument)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A filter on the iteration space: `left comparison right`, e.g. `k <= i`."""
+
+    left: Affine
+    comparison: str
+    right: Affine
+
+    def __str__(self) -> str:
+        return f"{self.left} {self.comparison} {self.right}"
+
+
+_COST = {"sub": "add", "neg": "add"}
+
+
+@dataclass(frozen=True)
+class Einsum:
+    """One Einsum: output, expression, reduction, filters.
+
+    `name` is the output tensor's name, with `.init` for an initialization of a tensor that the body
+    defines. `ranks` is the iteration space, output ranks first.
+    """
+
+    name: str
+    section: Section
+    output: Access
+    expression: Node
+    operands: tuple[Access, ...]
+    ranks: tuple[str, ...]
+    reduction_ranks: tuple[str, ...]
+    reduction: str | None
+    filters: tuple[Condition, ...] = ()
+    place: Place | None = field(default=None, compare=False, repr=False)
+
+    @cached_property
+    def operations(self) -> Mapping[str, int]:
+        """Operations per point of the iteration space, by kind.
+
+        A subtraction or a change of sign is an `add`. A product that the reduction sums is one
+        `mac`; any other reduction operator costs one operation a point.
+        """
+        counts: dict[str, int] = {}
+        for node in nodes(self.expression):
+            if isinstance(node, Call):
+                kind = _COST.get(node.operator, node.operator)
+                counts[kind] = counts.get(kind, 0) + 1
+        if self.reduction is not None:
+            top = self.expression
+            if self.reduction == "add" and isinstance(top, Call) and top.operator == "mul":
+                counts["mul"] -= 1
+                counts["mac"] = 1
+            else:
+                counts[self.reduction] = counts.get(self.reduction, 0) + 1
+        return MappingProxyType({kind: n for kind, n in counts.items() if n})
+
+    @property
+    def is_view(self) -> bool:
+        """A pure re-indexing of one tensor, such as `BK[e,m1,m0] = K[e, m1*M0+m0]`: no cost."""
+        return isinstance(self.expression, Access) and self.reduction is None
+
+    @property
+    def is_constant(self) -> bool:
+        """No operand at all, such as `RM[0,p] = -inf`."""
+        return not self.operands
+
+    def __str__(self) -> str:
+        from einsum_cascade.render import unicode_einsum
+
+        return unicode_einsum(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Cascade:
+    """Einsums in the order of the text, with the tensors and ranks that they use."""
+
+    name: str
+    description: str
+    source: str
+    ranks: Mapping[str, Rank]
+    parameters: Mapping[str, str]
+    functions: Mapping[str, int]
+    tensors: Mapping[str, Tensor]
+    einsums: tuple[Einsum, ...]
+    file: str = "<text>"
+    place: Place | None = field(default=None, repr=False)
+
+    def einsum(self, name: str) -> Einsum:
+        """The Einsum of that name; InputError, with the nearest, when there is none."""
+        found = self._by_name.get(name)
+        if found is None:
+            raise InputError(
+                f"cascade {self.name!r} has no Einsum {name!r}", allowed=self._by_name, found=name
+            )
+        return found
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor of that name; InputError, with the nearest, when there is none."""
+        if name not in self.tensors:
+            raise InputError(
+                f"cascade {self.name!r} has no tensor {name!r}", allowed=self.tensors, found=name
+            )
+        return self.tensors[name]
+
+    def rank(self, name: str) -> Rank:
+        """The rank of that name; InputError, with the nearest, when there is none."""
+        if name not in self.ranks:
+            raise InputError(
+                f"cascade {self.name!r} has no rank {name!r}", allowed=self.ranks, found=name
+            )
+        return self.ranks[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Einsum]:
+        return {einsum.name: einsum for einsum in self.einsums}
+
+    @cached_property
+    def producers(self) -> Mapping[str, tuple[Einsum, ...]]:
+        """The Einsums that define each tensor: none for an input, more than one where an
+        initialization sets its boundary."""
+        found: dict[str, list[Einsum]] = {name: [] for name in self.tensors}
+        for einsum in self.einsums:
+            found[einsum.output.tensor].append(einsum)
+        return MappingProxyType({name: tuple(e) for name, e in found.items()})
+
+    @cached_property
+    def consumers(self) -> Mapping[str, tuple[Einsum, ...]]:
+        """The Einsums that read each tensor."""
+        found: dict[str, list[Einsum]] = {name: [] for name in self.tensors}
+        for einsum in self.einsums:
+            for name in dict.fromkeys(a.tensor for a in einsum.operands):
+                found[name].append(einsum)
+        return MappingProxyType({name: tuple(e) for name, e in found.items()})
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the input tensors."""
+        return tuple(t.name for t in self.tensors.values() if t.role == "input")
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the output tensors."""
+        return tuple(t.name for t in self.tensors.values() if t.role == "output")
+
+    @property
+    def iterative_ranks(self) -> tuple[str, ...]:
+        """Names of the ranks that are traversed in order."""
+        return tuple(r.name for r in self.ranks.values() if r.iterative)
+
+    def leaves(self, rank: str) -> tuple[str, ...]:
+        """The innermost parts that `rank` is made of: itself when it is not partitioned."""
+        parts = self.ranks[rank].partition
+        return tuple(leaf for part in parts for leaf in self.leaves(part)) if parts else (rank,)
+
+    @cached_property
+    def order(self) -> tuple[Einsum, ...]:
+        """The Einsums so that each follows what it reads of the same iteration."""
+        from einsum_cascade.dependencies import execution_order
+
+        return execution_order(self)
+
+    @cached_property
+    def graph(self) -> nx.DiGraph[str]:
+        """Dependencies as a networkx graph: nodes are Einsums and input tensors, edges tensors."""
+        from einsum_cascade.dependencies import networkx_graph
+
+        return networkx_graph(self)
+
+    def resolve_shape(self, shape: Shape) -> dict[str, Any]:
+        """Extents of all ranks and values of all parameters, from those given.
+
+        See `einsum_cascade.shapes.resolve_shape`.
+        """
+        from einsum_cascade.shapes import resolve_shape
+
+        return resolve_shape(self, shape)
+
+    def size(self, tensor: str, shape: Shape) -> Any:
+        """Words of `tensor`. See `einsum_cascade.shapes.size`."""
+        from einsum_cascade.shapes import size
+
+        return size(self, tensor, shape)
+
+    def points(self, einsum: str, shape: Shape) -> Any:
+        """Points of the iteration space. See `einsum_cascade.shapes.points`."""
+        from einsum_cascade.shapes import points
+
+        return points(self, einsum, shape)
+
+    def __str__(self) -> str:
+        from einsum_cascade.render import unicode_cascade
+
+        return unicode_cascade(self)

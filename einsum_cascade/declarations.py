@@ -1,0 +1,408 @@
+"""Ranks, inputs, outputs and the tensors that Einsums define."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from einsum_cascade.affine import Affine, mixed_radix
+from einsum_cascade.cascade import Einsum, Rank, Section, Tensor
+from einsum_cascade.notation import Locate, RawAccess, RawCondition, RawEinsum, parse, to_affine
+from einsum_cascade.schema import CascadeSpec
+from einsum_cascade.source import Document, InputError, Place
+
+_RANK = re.compile(r"[A-Z][A-Z0-9_]*")
+_SECTIONS: tuple[Section, ...] = ("initialization", "body", "final")
+_RESERVED = ("over", "of", "where", "and", "inf", "OVER")
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a name in the text may stand for, tensors aside."""
+
+    ranks: Mapping[str, Rank]
+    parameters: frozenset[str]
+    functions: Mapping[str, int]
+    of_variable: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """Names of extents and parameters."""
+        return self.parameters | set(self.ranks)
+
+    def root(self, rank: str) -> str:
+        """The rank whose coordinates `rank` shares: itself unless it is `like` another."""
+        like = self.ranks[rank].like
+        return self.root(like) if like else rank
+
+    def variable(self, name: str, place: Place | None) -> str:
+        """The rank over which the variable `name` ranges."""
+        if name not in self.of_variable:
+            raise InputError(
+                f"unknown index variable {name!r}: no rank {name.upper()!r} is declared",
+                place,
+                allowed=self.of_variable,
+                found=name,
+            )
+        return self.of_variable[name]
+
+    def index(self, raw: RawAccess, locate: Locate) -> Affine:
+        """An index variable, an extent or a parameter."""
+        if raw.name in self.symbols:
+            return Affine.of_symbol(raw.name)
+        if raw.name in self.of_variable:
+            return Affine.of_variable(raw.name)
+        if raw.name.isupper():
+            raise InputError(
+                f"unknown rank or parameter {raw.name!r}",
+                locate(raw.column),
+                allowed=sorted(self.symbols),
+                found=raw.name,
+            )
+        self.variable(raw.name, locate(raw.column))
+        raise AssertionError("unreachable")
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One Einsum as it was written, with the indices of its left side resolved."""
+
+    section: Section
+    raw: RawEinsum
+    locate: Locate
+    indices: tuple[Affine, ...] = ()
+
+    @property
+    def tensor(self) -> str:
+        """The tensor on the left side."""
+        return self.raw.output.name
+
+
+def declare_ranks(spec: CascadeSpec, document: Document) -> Names:
+    """The ranks, their parts, which of them are iterative; parameters and functions."""
+    for key, given in (("ranks", spec.ranks), ("parameters", spec.parameters)):
+        for name in given:
+            if not _RANK.fullmatch(name):
+                raise InputError(
+                    f"{name!r} must be in upper case (its index variable is the same name in lower "
+                    "case)",
+                    document.place(key, name),
+                )
+    parents: dict[str, str] = {}
+    for name, rank in spec.ranks.items():
+        if len(rank.partition) == 1:
+            raise InputError(
+                "a partition has two parts or more, found 1", document.place("ranks", name)
+            )
+        for part in rank.partition:
+            place = document.place("ranks", name, "partition")
+            if part not in spec.ranks:
+                raise InputError(f"unknown rank {part!r}", place, allowed=spec.ranks, found=part)
+            if part in parents:
+                raise InputError(f"{part!r} is a part of {parents[part]!r} already", place)
+            parents[part] = name
+        if rank.like is not None and rank.like not in spec.ranks:
+            place = document.place("ranks", name, "like")
+            raise InputError(
+                f"unknown rank {rank.like!r}", place, allowed=spec.ranks, found=rank.like
+            )
+    for name, rank in spec.ranks.items():
+        for step, key in ((parents, "partition"), (_likes(spec), "like")):
+            seen, at = {name}, step.get(name)
+            while at is not None:
+                if at in seen:
+                    raise InputError(f"{name!r} comes from itself", document.place("ranks", name, key))
+                seen.add(at)
+                at = step.get(at)
+    for name in spec.parameters:
+        if name in spec.ranks:
+            raise InputError(f"{name!r} is a rank already", document.place("parameters", name))
+    ranks = {
+        name: Rank(name, rank.about, parents.get(name), tuple(rank.partition), rank.like)
+        for name, rank in spec.ranks.items()
+    }
+    names = Names(
+        ranks,
+        frozenset(spec.parameters),
+        {name: function.arguments for name, function in spec.functions.items()},
+        {rank.variable: name for name, rank in ranks.items()},
+    )
+    for name in spec.functions:
+        if name in ("max", "min", "exp", "log", "sqrt", "sum", "product"):
+            raise InputError(f"{name!r} is built in", document.place("functions", name))
+    return replace(names, ranks=_iterative(spec, document, names))
+
+
+def _likes(spec: CascadeSpec) -> dict[str, str]:
+    return {name: rank.like for name, rank in spec.ranks.items() if rank.like is not None}
+
+
+def _iterative(spec: CascadeSpec, document: Document, names: Names) -> dict[str, Rank]:
+    ranks = dict(names.ranks)
+    listed = isinstance(document.data.get("iterate"), list)
+    for position, iterate in enumerate(spec.iterate):
+        keys = ("iterate", position) if listed else ("iterate",)
+        if iterate.rank not in ranks:
+            raise InputError(
+                f"unknown rank {iterate.rank!r}",
+                document.text_place(*keys, "rank"),
+                allowed=ranks,
+                found=iterate.rank,
+            )
+        rank = ranks[iterate.rank]
+        if rank.iterative:
+            raise InputError(f"{rank.name!r} is iterated twice", document.place(*keys))
+        stop = Affine.of_symbol(rank.name)
+        if iterate.stop is not None:
+            stop = _stop(iterate.stop, rank, names, lambda c, k=keys: document.text_place(*k, "stop", column=c))
+        ranks[rank.name] = replace(rank, iterative=True, start=iterate.start, stop=stop)
+    return ranks
+
+
+def _stop(text: str, rank: Rank, names: Names, locate: Locate) -> Affine:
+    """The first coordinate at which the iteration is over."""
+    conditions: list[RawCondition] = parse(text, "condition", locate)
+    condition = conditions[0]
+    left = to_affine(condition.left, lambda a: names.index(a, locate), locate)
+    right = to_affine(condition.right, lambda a: names.index(a, locate), locate)
+    allowed = f"{rank.variable} >= {rank.name}"
+    if len(conditions) > 1 or left != Affine.of_variable(rank.variable) or not right.is_constant:
+        raise InputError(
+            f"a stop compares {rank.variable!r} with a constant of the shape, e.g. {allowed!r}, "
+            f"found {text!r}",
+            locate(condition.column),
+        )
+    if condition.comparison == ">":
+        return right + Affine.of_number(1)
+    if condition.comparison not in (">=", "=="):
+        raise InputError(
+            f"a stop cannot compare by {condition.comparison!r}",
+            locate(condition.column),
+            allowed=[">=", ">", "=="],
+        )
+    return right
+
+
+def declare_inputs(spec: CascadeSpec, document: Document, names: Names) -> dict[str, Tensor]:
+    """The input tensors, from declarations such as `Q[b,h,e,p]`."""
+    tensors: dict[str, Tensor] = {}
+    for position, text in enumerate(spec.inputs):
+
+        def locate(column: int, position: int = position) -> Place:
+            return document.text_place("inputs", position, column=column)
+
+        access = parse(text, "access", locate)
+        if not isinstance(access, RawAccess):
+            raise InputError("a tensor with its ranks must stand here, e.g. 'Q[e,p]'", locate(0))
+        ranks = []
+        for index in access.indices or ():
+            affine = to_affine(index, lambda a, at=locate: names.index(a, at), locate)
+            if not affine.is_plain:
+                raise InputError(
+                    f"an input is declared with index variables only, found '{affine}'",
+                    locate(index.column),
+                )
+            ranks.append(names.of_variable[affine.variables[0]])
+            if len(set(ranks)) < len(ranks):
+                raise InputError(f"{affine} stands twice", locate(index.column))
+        _new_name(access.name, names, bool(ranks), locate(access.column))
+        if access.name in tensors:
+            raise InputError(f"the tensor {access.name!r} is declared twice", locate(0))
+        extents = tuple(map(Affine.of_symbol, ranks))
+        tensors[access.name] = Tensor(access.name, tuple(ranks), "input", extents, locate(0))
+    return tensors
+
+
+def _new_name(name: str, names: Names, has_ranks: bool, place: Place | None) -> None:
+    if name in _RESERVED:
+        raise InputError(f"{name!r} is a word of the notation, not a name for a tensor", place)
+    if not has_ranks and (name in names.symbols or name in names.of_variable):
+        raise InputError(
+            f"a tensor without ranks cannot be named {name!r}: that is a rank, its index variable "
+            "or a parameter",
+            place,
+        )
+
+
+def statements(spec: CascadeSpec, document: Document, names: Names) -> tuple[Statement, ...]:
+    """Every Einsum of the text, parsed."""
+    found = []
+    for section in _SECTIONS:
+        given: str | list[str] = getattr(spec, section)
+        lines = given.splitlines() if isinstance(given, str) else given
+        for position, line in enumerate(lines):
+            text = line.split("#", 1)[0]
+            if not text.strip() and isinstance(given, str):
+                continue
+
+            def locate(
+                column: int, section: str = section, at: int = position, flat: bool = isinstance(given, str)
+            ) -> Place:
+                if flat:
+                    return document.text_place(section, line=at, column=column)
+                return document.text_place(section, at, column=column)
+
+            raw = parse(text, "einsum", locate)
+            indices = tuple(
+                to_affine(index, lambda a, at=locate: names.index(a, at), locate)
+                for index in raw.output.indices or ()
+            )
+            found.append(Statement(section, raw, locate, indices))
+    if not found:
+        raise InputError("a cascade has at least one Einsum", document.place("body"))
+    return tuple(found)
+
+
+def define_tensors(
+    written: tuple[Statement, ...], inputs: dict[str, Tensor], names: Names
+) -> dict[str, Tensor]:
+    """The tensors of the cascade.
+
+    A tensor has one definition over whole ranks; an initialization may set single coordinates of
+    its iterative rank beside it.
+    """
+    tensors = dict(inputs)
+    for statement in written:
+        locate, output, indices = statement.locate, statement.raw.output, statement.indices
+        place = locate(output.column)
+        if output.name in inputs:
+            raise InputError(
+                f"the tensor {output.name!r} is defined twice: it is an input already", place
+            )
+        boundary = any(index.is_constant for index in indices)
+        if boundary:
+            continue
+        if output.name in tensors:
+            first = tensors[output.name].place
+            raise InputError(
+                f"the tensor {output.name!r} is defined twice: first at line "
+                f"{first.line if first else '?'}",
+                place,
+            )
+        _new_name(output.name, names, bool(indices), place)
+        ranks = tuple(
+            _output_rank(index, names, locate(raw.column))
+            for index, raw in zip(indices, output.indices or (), strict=True)
+        )
+        variables = [v for index in indices for v in index.variables]
+        if len(set(variables)) < len(variables):
+            raise InputError(f"an index variable stands twice in {output.name}", place)
+        extents = tuple(
+            _extent(names.ranks[rank], index) for rank, index in zip(ranks, indices, strict=True)
+        )
+        tensors[output.name] = Tensor(output.name, ranks, "intermediate", extents, place)
+    for statement in written:
+        if any(index.is_constant for index in statement.indices):
+            _check_boundary(statement, tensors, names, written)
+    return tensors
+
+
+def _extent(rank: Rank, index: Affine) -> Affine:
+    if not rank.iterative:
+        return Affine.of_symbol(rank.name)
+    stop = rank.stop if rank.stop is not None else Affine.of_symbol(rank.name)
+    return stop + Affine.of_number(index.offset)
+
+
+def _output_rank(index: Affine, names: Names, place: Place | None) -> str:
+    """The rank that a left-side index spans."""
+    variable = index.variable
+    if variable is not None:
+        rank = names.of_variable[variable]
+        if index.is_plain:
+            return rank
+        if names.ranks[rank].iterative and index.offset > 0:
+            return rank
+        iterative = [r.variable for r in names.ranks.values() if r.iterative]
+        raise InputError(
+            f"'{index}' on the left side: only an iterative rank is written ahead",
+            place,
+            allowed=[f"{v}+1" for v in iterative],
+        )
+    for rank in names.ranks.values():
+        if rank.partition and index == mixed_radix(rank.partition):
+            return rank.name
+    raise InputError(
+        f"'{index}' on the left side is neither an index variable, nor a coordinate of an iterative "
+        "rank, nor the parts of a partitioned rank",
+        place,
+        allowed=[str(mixed_radix(r.partition)) for r in names.ranks.values() if r.partition],
+    )
+
+
+def _check_boundary(
+    statement: Statement,
+    tensors: dict[str, Tensor],
+    names: Names,
+    written: tuple[Statement, ...],
+) -> None:
+    name, place = statement.tensor, statement.locate(statement.raw.output.column)
+    tensor = tensors.get(name)
+    if tensor is None:
+        raise InputError(
+            f"only single coordinates of {name!r} are defined: an Einsum over its ranks is missing",
+            place,
+        )
+    if statement.section != "initialization":
+        raise InputError(
+            f"a single coordinate of {name!r} is set in {statement.section!r}; allowed: in "
+            "'initialization'",
+            place,
+        )
+    if len(statement.indices) != len(tensor.ranks):
+        raise InputError(
+            f"{name} has the ranks {', '.join(tensor.ranks)}, found {len(statement.indices)} indices",
+            place,
+        )
+    main = next(s for s in written if s.tensor == name and not any(i.is_constant for i in s.indices))
+    for rank_name, index, body, raw in zip(
+        tensor.ranks, statement.indices, main.indices, statement.raw.output.indices or (), strict=True
+    ):
+        at, rank = statement.locate(raw.column), names.ranks[rank_name]
+        if not index.is_constant:
+            if index != body:
+                raise InputError(f"'{index}' stands where {rank_name} ({body}) is expected", at)
+            continue
+        if not rank.iterative or index.is_terminal or index.offset < 0:
+            raise InputError(
+                f"'{index}' on the left side: only a first coordinate of an iterative rank is set, "
+                f"and {rank_name} is {'iterative' if rank.iterative else 'not iterative'}",
+                at,
+            )
+        if index.offset >= rank.start + body.offset:
+            raise InputError(
+                f"{name} at {index} is defined twice: the Einsum at line "
+                f"{main.locate(0).line} sets it too",  # type: ignore[union-attr]
+                at,
+            )
+
+
+def declare_outputs(
+    spec: CascadeSpec,
+    document: Document,
+    tensors: dict[str, Tensor],
+    einsums: tuple[Einsum, ...],
+) -> dict[str, Tensor]:
+    """`tensors` with the outputs marked: those named, or else those that nothing reads."""
+    result = dict(tensors)
+    computed = [name for name, tensor in tensors.items() if tensor.role != "input"]
+    for position, name in enumerate(spec.outputs):
+        if name not in computed:
+            raise InputError(
+                f"the output {name!r} is computed by no Einsum",
+                document.text_place("outputs", position),
+                allowed=computed,
+                found=name,
+            )
+        result[name] = replace(tensors[name], role="output")
+    read = {access.tensor for einsum in einsums for access in einsum.operands}
+    if not spec.outputs:
+        for name in computed:
+            if name not in read:
+                result[name] = replace(tensors[name], role="output")
+    for tensor in result.values():
+        if tensor.role != "output" and tensor.name not in read:
+            hint = "" if tensor.role == "input" else " and it is not among the outputs"
+            raise InputError(f"the tensor {tensor.name!r} is never read{hint}", tensor.place)
+    return result

@@ -1,0 +1,235 @@
+"""How many points of an iteration space its filters leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from einsum_cascade.affine import Affine, Term, mixed_radix
+from einsum_cascade.cascade import Cascade, Condition, Einsum
+from einsum_cascade.shapes import iteration_ranges
+from einsum_cascade.source import InputError
+
+_MOST_POINTS = 10**8
+_COMPARE = {
+    "<=": np.less_equal,
+    ">=": np.greater_equal,
+    "<": np.less,
+    ">": np.greater,
+    "==": np.equal,
+    "!=": np.not_equal,
+}
+
+Ranges = dict[str, tuple[Any, Any]]
+
+
+def holds(
+    conditions: tuple[Condition, ...], shape: Mapping[str, Any], coordinates: Mapping[str, Any]
+) -> Any:
+    """Where all conditions hold: a bool array over the broadcast coordinates."""
+    result: Any = np.bool_(True)
+    for condition in conditions:
+        left = condition.left.evaluate(shape, coordinates)
+        right = condition.right.evaluate(shape, coordinates)
+        result = result & _COMPARE[condition.comparison](left, right)
+    return result
+
+
+def filtered_points(cascade: Cascade, einsum: Einsum, values: Mapping[str, Any]) -> Any:
+    """Points of `einsum` that its filters leave; `values` as in `shapes.points_in`."""
+    ranges = iteration_ranges(cascade, einsum, values)
+    plain = [(c.left - c.right, c) for c in einsum.filters]
+    together = dict(ranges)
+    differences = [(_whole(cascade, d, together, values), c) for d, c in plain]
+    if all(v in together for d, _ in differences for v in d.variables):
+        ranges = together
+    else:  # a part is also filtered on its own
+        differences = plain
+    total: Any = 1
+    left_over = set(ranges)
+    for group in _groups([d for d, _ in differences]):
+        mine = [(d, c) for d, c in differences if set(d.variables) & group or not d.variables]
+        left_over -= group
+        total = total * _count(mine, group, ranges, values, cascade, einsum)
+    for variable in left_over:
+        start, stop = ranges[variable]
+        total = total * (stop - start)
+    if all(not d.variables for d, _ in differences):
+        truth = holds(einsum.filters, values, {})
+        total = total * (int(truth) if np.ndim(truth) == 0 else truth.astype(np.float64))
+    return total
+
+
+def _whole(
+    cascade: Cascade, difference: Affine, ranges: Ranges, values: Mapping[str, Any]
+) -> Affine:
+    """`m1*M0+m0` put together to `m` again, whose range is added to `ranges`."""
+    for rank in cascade.ranks.values():
+        if not rank.partition or not all(p.lower() in ranges for p in rank.partition):
+            continue
+        parts = mixed_radix(rank.partition)
+        for whole, factor in ((parts, 1), (-parts, -1)):
+            if set(whole.terms) <= set(difference.terms):
+                difference = difference - whole + Affine((Term(rank.variable, (), factor),))
+                for part in rank.partition:
+                    ranges.pop(part.lower(), None)
+                ranges[rank.variable] = (0, values[rank.name])
+    return difference
+
+
+def _groups(differences: list[Affine]) -> list[set[str]]:
+    """Variables that some filter ties together."""
+    groups: list[set[str]] = []
+    for difference in differences:
+        tied = set(difference.variables)
+        if not tied:
+            continue
+        touching = [g for g in groups if g & tied]
+        groups = [g for g in groups if not g & tied] + [tied.union(*touching)]
+    return groups
+
+
+def _count(
+    conditions: list[tuple[Affine, Condition]],
+    group: set[str],
+    ranges: Ranges,
+    values: Mapping[str, Any],
+    cascade: Cascade,
+    einsum: Einsum,
+) -> Any:
+    bounds = _bounds(conditions, group, ranges, values)
+    if bounds is None:
+        return _enumerated(conditions, group, ranges, values, cascade, einsum)
+    low, high = bounds
+    names = sorted(group)
+    starts = [ranges[n][0] for n in names]
+    extents = [ranges[n][1] - ranges[n][0] for n in names]
+    if len(names) == 1:
+        first = starts[0] if low is None else _maximum(low, starts[0])
+        end = ranges[names[0]][1] if high is None else _minimum(high + 1, ranges[names[0]][1])
+        return _maximum(end - first, 0)
+    shift = starts[0] - starts[1]
+    top = extents[0] * extents[1] if high is None else _at_most(high - shift, *extents)
+    below = 0 if low is None else _at_most(low - 1 - shift, *extents)
+    return _maximum(top - below, 0)
+
+
+def _bounds(
+    conditions: list[tuple[Affine, Condition]],
+    group: set[str],
+    ranges: Ranges,
+    values: Mapping[str, Any],
+) -> tuple[Any, Any] | None:
+    """Bounds (inclusive) on x, or on x - y with x the first name; None when it is not that simple."""
+    names = sorted(group)
+    if len(names) > 2:
+        return None
+    wanted = {names[0]: 1} if len(names) == 1 else {names[0]: 1, names[1]: -1}
+    low: Any = None
+    high: Any = None
+    for difference, condition in conditions:
+        if any(t.variable and t.symbols for t in difference.terms):
+            return None
+        found = {t.variable: t.coefficient for t in difference.terms if t.variable}
+        sign = 1 if found == wanted else -1
+        if found != {name: sign * c for name, c in wanted.items()}:
+            return None
+        if condition.comparison == "!=":
+            return None
+        constant = Affine(tuple(t for t in difference.terms if not t.variable))
+        value = constant.evaluate(values, {})
+        # sign * (x - y) + value COMPARE 0
+        comparison = condition.comparison
+        slack = 1 if comparison in ("<", ">") else 0
+        limit = -value if sign == 1 else value
+        upper = comparison in ("<", "<=") if sign == 1 else comparison in (">", ">=")
+        if comparison == "==" or upper:
+            bound = limit - slack
+            high = bound if high is None else _minimum(high, bound)
+        if comparison == "==" or not upper:
+            bound = limit + slack
+            low = bound if low is None else _maximum(low, bound)
+    return low, high
+
+
+def _at_most(limit: Any, x: Any, y: Any) -> Any:
+    """How many pairs have `0 <= i < x`, `0 <= j < y`, `i - j <= limit`.
+
+    The sum over j of clip(j + limit + 1, 0, x), written with triangular numbers.
+    """
+    return (
+        _triangle(y + limit)
+        - _triangle(limit)
+        - _triangle(y + limit - x)
+        + _triangle(limit - x)
+    )
+
+
+def _triangle(n: Any) -> Any:
+    positive = _maximum(n, 0)
+    both = positive * (positive + 1)
+    return both // 2 if isinstance(both, int) else both / 2
+
+
+def _maximum(a: Any, b: Any) -> Any:
+    if hasattr(a, "free_symbols") or hasattr(b, "free_symbols"):
+        import sympy
+
+        return sympy.Max(a, b)
+    return max(a, b) if isinstance(a, int) and isinstance(b, int) else np.maximum(a, b)
+
+
+def _minimum(a: Any, b: Any) -> Any:
+    return -_maximum(-a, -b)
+
+
+def _enumerated(
+    conditions: list[tuple[Affine, Condition]],
+    group: set[str],
+    ranges: Ranges,
+    values: Mapping[str, Any],
+    cascade: Cascade,
+    einsum: Einsum,
+) -> Any:
+    """Count point by point, each design point on its own."""
+    names = sorted(group)
+    if any(hasattr(ranges[n][1], "free_symbols") for n in names):
+        import sympy
+
+        text = ", ".join(str(c) for _, c in conditions)
+        return sympy.Symbol(f"points({', '.join(names)}: {text})", positive=True, integer=True)
+    used = {s for d, _ in conditions for s in d.symbols}
+    arrays = [np.asarray(e) for n in names for e in ranges[n]] + [np.asarray(values[s]) for s in used]
+    form = np.broadcast_shapes(*(a.shape for a in arrays))
+    counts = np.empty(form)
+    for at in product(*map(range, form)):
+
+        def number(value: Any, at: tuple[int, ...] = at) -> int:
+            return int(np.broadcast_to(value, form)[at])
+
+        here = {n: (number(ranges[n][0]), number(ranges[n][1])) for n in names}
+        total = 1
+        for start, stop in here.values():
+            total *= stop - start
+        if total > _MOST_POINTS:
+            text = ", ".join(str(c) for _, c in conditions)
+            raise InputError(
+                f"the filter of {einsum.name} ({text}) has no closed form here, and its {total} "
+                f"points are more than the {_MOST_POINTS} that are counted one by one",
+                einsum.place,
+            )
+        grids = np.meshgrid(*(np.arange(*here[n]) for n in names), indexing="ij", sparse=True)
+        coordinates = dict(zip(names, grids, strict=True))
+        shape = {s: number(values[s]) for s in used}
+        zero = Affine(())
+        kept = holds(
+            tuple(Condition(d, c.comparison, zero) for d, c in conditions), shape, coordinates
+        )
+        counts[at] = np.count_nonzero(np.broadcast_to(kept, [e - s for s, e in here.values()]))
+    return int(counts) if counts.ndim == 0 else counts
+
+
+__all__ = ["filtered_points", "holds"]
