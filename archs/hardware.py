@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 Number = Any
 """A float, or a float array with one entry a design point."""
@@ -33,12 +35,14 @@ class Memory:
 class Operation:
     """An operation of a processing element.
 
-    `unit_cycles` is the time that each functional unit is occupied by one operation.
+    `unit_cycles` is the time that each functional unit is occupied by one operation; `elementary`
+    says of how many operations of a unit it is made.
     """
 
     name: str
     unit_cycles: Mapping[str, Number]
     energy_pj: Number
+    elementary: Mapping[str, Number]
 
     @property
     def cycles(self) -> Number:
@@ -97,3 +101,20 @@ class Architecture:
         arrays = sum(a.pes * a.pe_area_um2 for a in self.arrays)
         memories = sum(m.area_um2 for m in self.memories if np.all(np.isfinite(m.size_bytes)))
         return arrays + memories
+
+    def with_numbers(self, function: Callable[[Number], Number]) -> Architecture:
+        """The same with `function` applied to every number (to add an axis for candidates, say)."""
+        return _mapped(self, function)
+
+
+def _mapped(value: T, function: Callable[[Number], Number]) -> T:
+    if is_dataclass(value) and not isinstance(value, type):
+        changes = {f.name: _mapped(getattr(value, f.name), function) for f in fields(value)}
+        return replace(value, **changes)
+    if isinstance(value, tuple):
+        return tuple(_mapped(v, function) for v in value)  # type: ignore[return-value]
+    if isinstance(value, Mapping):
+        return {k: _mapped(v, function) for k, v in value.items()}  # type: ignore[return-value]
+    if isinstance(value, (str, frozenset)):
+        return value
+    return function(value)  # type: ignore[return-value]

@@ -211,6 +211,7 @@ class _Resolver:
                 operation,
                 {s.unit: self._at(f"{prefix}.operations.{operation}.cycles")},
                 self._at(f"{prefix}.operations.{operation}.energy_pj"),
+                {operation: 1.0},
             )
             for operation, s in schema.operations.items()
             if s.unit is not None
@@ -235,10 +236,11 @@ class _Resolver:
         self, path: str, sequence: Mapping[str, Any], simple: Mapping[str, Operation]
     ) -> Operation:
         cycles: dict[str, Any] = {}
+        elementary: dict[str, Any] = {}
         energy: Any = 0.0
         for part in sequence:
-            times = self._at(f"{path}.sequence.{part}")
+            times = elementary[part] = self._at(f"{path}.sequence.{part}")
             energy = energy + times * simple[part].energy_pj
             for unit, each in simple[part].unit_cycles.items():
                 cycles[unit] = cycles.get(unit, 0.0) + times * each
-        return Operation(path.rpartition(".")[2], cycles, energy)
+        return Operation(path.rpartition(".")[2], cycles, energy, elementary)

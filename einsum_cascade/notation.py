@@ -1,6 +1,6 @@
 """The grammar of one Einsum, and the syntax tree that it gives.
 
-    SLN[m1,m0,p] = exp(BQK[m1,m0,p] - RM[m1+1,p]) where m1*M0+m0 <= p
+    SLN[m1,m0,p] = exp(QK[m1,m0,p] - RM[m1+1,p]) where m1*M0+m0 <= p
     GM[p]        = max over m of QK[m,p]
 
 Names are not resolved here: that is `building`'s part, which knows the ranks and the tensors.
@@ -224,7 +224,9 @@ def parse(text: str, start: str, locate: Locate) -> Any:
         found = "the end" if end else repr(str(error.token))
         column = len(text.rstrip()) if end else (error.column or 1) - 1
         expected = sorted({_WORDS.get(e, e) for e in error.accepts or error.expected})
-        raise InputError(f"unexpected {found} in {text.strip()!r}", locate(column), allowed=expected) from None
+        raise InputError(
+            f"unexpected {found} in {text.strip()!r}", locate(column), allowed=expected
+        ) from None
     except UnexpectedCharacters as error:
         found = repr(text[error.pos_in_stream])
         raise InputError(

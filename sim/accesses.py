@@ -1,0 +1,234 @@
+"""Every access of every memory by every tensor, from the loop nests of a phase."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from archs import Architecture
+from einsum_cascade import Access, Cascade, Einsum
+from sim.mapping import IN_ARRAY, EinsumMapping, Mask, Number, Phase, Residency, Tile
+from sim.nest import Visits, product, visits
+
+
+@dataclass(frozen=True)
+class Use:
+    """One Einsum of a phase reading or writing one tensor (a view stands for what it shows)."""
+
+    mapping: EinsumMapping
+    tensor: str
+    ranks: frozenset[str]
+    writes: bool
+
+
+@dataclass
+class Tally:
+    """What the memories of a phase do: words and accesses by memory, words by tensor.
+
+    Mutable while it is being filled, and only then.
+    """
+
+    read_words: dict[str, Number] = field(default_factory=dict)
+    write_words: dict[str, Number] = field(default_factory=dict)
+    read_accesses: dict[str, Number] = field(default_factory=dict)
+    write_accesses: dict[str, Number] = field(default_factory=dict)
+    words_by_tensor: dict[tuple[str, str], Number] = field(default_factory=dict)
+    footprint_words: dict[tuple[str, str], Number] = field(default_factory=dict)
+    spill: dict[str, Number] = field(default_factory=dict)
+
+    def move(
+        self, memory: str, tensor: str, words: Number, accesses: Number, writes: bool, when: Mask
+    ) -> None:
+        """Count `words` in `accesses` where `when` holds."""
+        words, accesses = np.where(when, words, 0.0), np.where(when, accesses, 0.0)
+        by_word, by_access = (
+            (self.write_words, self.write_accesses)
+            if writes
+            else (self.read_words, self.read_accesses)
+        )
+        by_word[memory] = by_word.get(memory, 0.0) + words
+        by_access[memory] = by_access.get(memory, 0.0) + accesses
+        key = (memory, tensor)
+        self.words_by_tensor[key] = self.words_by_tensor.get(key, 0.0) + words
+
+    def footprint(self, memory: str) -> Number:
+        """Words that the tiles in `memory` take together."""
+        return sum((w for (m, _), w in self.footprint_words.items() if m == memory), np.float64(0))
+
+
+def shown_tensor(cascade: Cascade, tensor: str) -> str:
+    """The tensor that a chain of views such as `BK[e,m1,m0] = K[e,m1*M0+m0]` shows."""
+    for einsum in cascade.producers[tensor]:
+        if einsum.is_view:
+            return shown_tensor(cascade, einsum.operands[0].tensor)
+    return tensor
+
+
+def computing(cascade: Cascade) -> tuple[Einsum, ...]:
+    """The Einsums that cost something: no views, no boundary values of iterations."""
+    return tuple(e for e in cascade.einsums if not (e.is_view or e.is_constant))
+
+
+def generation_ranks(cascade: Cascade, tensor: str) -> frozenset[str]:
+    """The iterative ranks along which a tensor is a running state: one generation is alive."""
+    state = set()
+    for einsum in cascade.producers[tensor]:
+        for index in einsum.output.indices:
+            for variable in index.variables:
+                rank = cascade.ranks[variable.upper()]
+                if rank.iterative and not index.is_plain:
+                    state.add(rank.name)
+    return frozenset(state)
+
+
+def uses(cascade: Cascade, phase: Phase) -> Iterator[Use]:
+    """Every (Einsum, tensor) of the phase, operands first, each tensor once an Einsum."""
+    for mapping in phase.einsums:
+        einsum = cascade.einsum(mapping.einsum)
+        operands: dict[str, frozenset[str]] = {}
+        for access in einsum.operands:
+            tensor = shown_tensor(cascade, access.tensor)
+            ranks = _ranks(cascade, access)
+            operands[tensor] = operands.get(tensor, frozenset()) | ranks
+        for tensor, ranks in operands.items():
+            yield Use(mapping, tensor, ranks, writes=False)
+        yield Use(mapping, einsum.output.tensor, _ranks(cascade, einsum.output), writes=True)
+
+
+def _ranks(cascade: Cascade, access: Access) -> frozenset[str]:
+    named = frozenset(variable.upper() for variable in access.variables)
+    return named - generation_ranks(cascade, access.tensor)
+
+
+def tally(
+    cascade: Cascade, architecture: Architecture, shape: Mapping[str, Number], phase: Phase
+) -> Tally:
+    """All accesses of a phase. Words are true words; the lines of padded tiles are counted whole."""
+    result = Tally()
+    fetched: set[tuple[object, ...]] = set()
+    for use in uses(cascade, phase):
+        for position, option in enumerate(phase.residency[use.tensor]):
+            _count(result, architecture, shape, use, option.residency, option.when, fetched, position)
+    for memory in architecture.memories[1:]:
+        _spill(result, architecture, cascade, shape, phase, memory.name, memory.size_bytes)
+    return result
+
+
+def _count(
+    result: Tally,
+    architecture: Architecture,
+    shape: Mapping[str, Number],
+    use: Use,
+    residency: Residency,
+    when: Mask,
+    fetched: set[tuple[object, ...]],
+    option: int,
+) -> None:
+    einsum = use.mapping.einsum
+    if residency.home == IN_ARRAY or (einsum in residency.handed_to and not use.writes):
+        return
+    tiles = residency.of(einsum)
+    for tile in tiles:
+        position = use.mapping.position(tile.below)
+        if residency.in_place_of is None:
+            words = product(use.mapping.loops[position:], use.ranks) * tile.copies
+            key = (tile.memory, use.tensor)
+            held = result.footprint_words.get(key, np.float64(0))
+            result.footprint_words[key] = np.where(when, np.maximum(held, words), held)
+    # the array's side: the memory nearest to the arrays
+    nearest = tiles[-1].memory if tiles else residency.home
+    near = array_side(use)
+    line = architecture.memory(nearest).access_words
+    words = near.words * near.count * _true_share(shape, use)
+    accesses = near.count * np.ceil(near.words / line) if tiles else words / line
+    _both_ways(result, nearest, use, words, accesses, near, when)
+    # between the memories: each tile is filled from, or emptied to, the level outside of it
+    chain = tiles[1:] if tiles and tiles[0].memory == residency.home else tiles
+    outside = residency.home
+    for tile in chain:
+        position = use.mapping.position(tile.below)
+        names = tuple(loop.name for loop in use.mapping.loops[:position])
+        key = (use.tensor, tile.memory, names, use.writes, option)
+        if not (position <= use.mapping.shared and key in fetched):
+            fetched.add(key)
+            _transfer(result, architecture, shape, use, tile, outside, when)
+        outside = tile.memory
+
+
+def _transfer(
+    result: Tally,
+    architecture: Architecture,
+    shape: Mapping[str, Number],
+    use: Use,
+    tile: Tile,
+    outside: str,
+    when: Mask,
+) -> None:
+    moved = visits(use.mapping.loops, use.ranks, use.mapping.position(tile.below), tile.retain)
+    words = moved.words * moved.count * _true_share(shape, use)
+    outer_line = architecture.memory(outside).access_words
+    inner_line = architecture.memory(tile.memory).access_words
+    _both_ways(result, outside, use, words, words / outer_line, moved, when)
+    result.move(tile.memory, use.tensor, words, words / inner_line, not use.writes, when)
+    if use.writes:  # partial results that come back
+        back = np.where(moved.accumulates, words, 0.0)
+        result.move(tile.memory, use.tensor, back, back / inner_line, True, when)
+
+
+def _both_ways(
+    result: Tally,
+    memory: str,
+    use: Use,
+    words: Number,
+    accesses: Number,
+    moved: Visits,
+    when: Mask,
+) -> None:
+    """Operands are read; results are written, and read too where they are accumulated."""
+    result.move(memory, use.tensor, words, accesses, use.writes, when)
+    if use.writes:
+        again = moved.accumulates
+        result.move(
+            memory, use.tensor, np.where(again, words, 0.0), np.where(again, accesses, 0.0), False, when
+        )
+
+
+def array_side(use: Use) -> Visits:
+    """What crosses the edge of the array: one wavefront of distinct words for each change of it."""
+    loops = use.mapping.loops
+    return visits(loops, use.ranks, len(use.mapping.temporal))
+
+
+def _true_share(shape: Mapping[str, Number], use: Use) -> Number:
+    """Real words over words of the padded tiles, for the ranks of the tensor."""
+    share: Number = 1.0
+    for rank in use.ranks:
+        share = share * shape[rank] / product(use.mapping.loops, frozenset({rank}))
+    return share
+
+
+def _spill(
+    result: Tally,
+    architecture: Architecture,
+    cascade: Cascade,
+    shape: Mapping[str, Number],
+    phase: Phase,
+    memory: str,
+    size_bytes: Number,
+) -> None:
+    """What does not fit goes to the outermost memory and comes back, where the mapping allows it."""
+    capacity = size_bytes / architecture.word_bytes
+    footprint = result.footprint(memory)
+    overflow = np.maximum(0.0, 1 - capacity / np.maximum(footprint, 1.0))
+    result.spill[memory] = overflow
+    if not phase.spilled or not np.any(overflow > 0):
+        return
+    outermost = architecture.memories[0]
+    for use in uses(cascade, phase):
+        when = phase.spilled.get((use.mapping.einsum, use.tensor), False)
+        near = array_side(use)
+        words = overflow * near.words * near.count * _true_share(shape, use)
+        accesses = words / outermost.access_words
+        _both_ways(result, outermost.name, use, words, accesses, near, when)

@@ -1,0 +1,291 @@
+"""What a mapping costs: one `Evaluation` for all its design points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from archs import Architecture
+from einsum_cascade import Cascade
+from sim.accesses import computing, shown_tensor, tally
+from sim.energy import Accounting, energy_terms
+from sim.legality import Objection, analysis_of, at, objections
+from sim.mapping import Mapping as MappingOf
+from sim.mapping import Number, Phase, PhaseChoice
+from sim.schedule import point_cycles, timing
+
+Terms = Mapping[str, Number]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Costs of design points, every number an array of one entry a point.
+
+    `latency_terms_s` adds up to `latency_s`. `busy_s` is how long each array and memory works.
+    `slot_seconds` is, for each array and Einsum, the time its work would take on the whole array;
+    over the latency it is the utilization. `infeasible` holds the reason why a point cannot be, or
+    None; its numbers are NaN then. Areas and bounds are of the whole design.
+    """
+
+    latency_s: Number
+    traffic_bytes: Number
+    energy_pj: Number
+    area_um2: Number
+    latency_terms_s: Terms
+    busy_s: Terms
+    energy_terms_pj: Terms
+    slot_seconds: Mapping[tuple[str, str], Number]
+    traffic_by_tensor_bytes: Terms
+    lower_bound_bytes: Number
+    infeasible: Any
+    mapping_notes: Any
+
+    @property
+    def bottleneck(self) -> Any:
+        """The name of the largest term of the latency at each point."""
+        names = list(self.latency_terms_s)
+        shape = np.shape(self.latency_s)
+        terms = np.stack([np.broadcast_to(self.latency_terms_s[n], shape) for n in names])
+        return np.array(names, dtype=object)[np.argmax(terms, axis=0)]
+
+    @property
+    def util_by_einsum(self) -> dict[tuple[str, str], Number]:
+        """Fraction of an array's compute slots that an Einsum uses over the run."""
+        return {key: s / self.latency_s for key, s in self.slot_seconds.items()}
+
+    @property
+    def util(self) -> dict[str, Number]:
+        """Fraction of each array's compute slots used over the run."""
+        total: dict[str, Number] = {}
+        for (array, _), used in self.util_by_einsum.items():
+            total[array] = total.get(array, 0.0) + used
+        return total
+
+
+def evaluate(mapping: MappingOf, accounting: Accounting = "full") -> Evaluation:
+    """Cost all design points of `mapping` in one go.
+
+    Every number comes back as an array of the common shape of all that the mapping holds (at least
+    one dimension). Nothing is raised for a mapping that cannot be: its points say why.
+    """
+    shape = _common_shape(mapping)
+    phases = []
+    for choice in mapping.phases:
+        options = [_evaluate_phase(mapping, p, accounting, shape) for p in choice.options]
+        phases.append(select(options, choice.index))
+    total = combine(phases)
+    bound = _lower_bound(mapping, shape)
+    problems = list(_whole(mapping))
+    # a mapping that moves less than the cascade needs has been counted wrongly: never report it
+    missing = total.traffic_bytes < bound * (1 - 1e-9)
+    problems.append(
+        Objection(
+            missing,
+            lambda i: (
+                f"{at(total.traffic_bytes, i):,.0f} bytes of traffic are less than the "
+                f"{at(bound, i):,.0f} that the cascade needs"
+            ),
+        )
+    )
+    notes = np.broadcast_to(np.asarray(mapping.notes, dtype=object), shape)
+    return _refuse(replace(total, lower_bound_bytes=bound, mapping_notes=notes), problems, shape)
+
+
+def evaluate_phase(
+    mapping: MappingOf, phase: Phase, accounting: Accounting = "full", explain: bool = True
+) -> Evaluation:
+    """Cost one phase by itself, as a mapper does that compares candidates.
+
+    Without `explain` a point that cannot be says so in one word: a search has no use for texts.
+    """
+    single = replace(mapping, phases=(PhaseChoice((phase,)),))
+    return _evaluate_phase(single, phase, accounting, _common_shape(single), explain)
+
+
+def footprint_bytes(mapping: MappingOf, phase: Phase, memory: str) -> Number:
+    """Bytes that the tiles of a phase take in `memory`."""
+    counted = tally(mapping.cascade, mapping.architecture, mapping.shape, phase)
+    return counted.footprint(memory) * mapping.architecture.word_bytes
+
+
+def _evaluate_phase(
+    mapping: MappingOf,
+    phase: Phase,
+    accounting: Accounting,
+    shape: tuple[int, ...],
+    explain: bool = True,
+) -> Evaluation:
+    cascade, architecture = mapping.cascade, mapping.architecture
+    counted = tally(cascade, architecture, mapping.shape, phase)
+    timed = timing(cascade, architecture, phase, counted)
+    points = {m.einsum: cascade.points(m.einsum, mapping.shape) for m in phase.einsums}
+    energy = energy_terms(cascade, architecture, points, phase, counted, accounting)
+    slots = {}
+    for m in phase.einsums:
+        array = architecture.array(m.array)
+        each = point_cycles(cascade, array, m)
+        slots[m.array, m.einsum] = points[m.einsum] * each / (array.pes * architecture.clock_hz)
+    outermost = architecture.memories[0].name
+    by_tensor = {
+        tensor: words * architecture.word_bytes
+        for (memory, tensor), words in counted.words_by_tensor.items()
+        if memory == outermost
+    }
+
+    def full(value: Number) -> Number:
+        return np.broadcast_to(np.asarray(value, dtype=np.float64), shape)
+
+    def all_full(terms: Mapping[Any, Number]) -> dict[Any, Number]:
+        return {key: full(value) for key, value in terms.items()}
+
+    evaluation = Evaluation(
+        latency_s=full(timed.latency_s),
+        traffic_bytes=full(sum(by_tensor.values(), np.float64(0))),
+        energy_pj=full(sum(energy.values())),
+        area_um2=full(architecture.area_um2),
+        latency_terms_s=all_full(timed.terms_s),
+        busy_s=all_full(timed.busy_s),
+        energy_terms_pj=all_full(energy),
+        slot_seconds=all_full(slots),
+        traffic_by_tensor_bytes=all_full(by_tensor),
+        lower_bound_bytes=full(0.0),
+        infeasible=np.full(shape, None, dtype=object),
+        mapping_notes=np.full(shape, "", dtype=object),
+    )
+    problems = list(objections(cascade, architecture, mapping.shape, phase, counted))
+    return _refuse(evaluation, problems, shape, explain)
+
+
+def _refuse(
+    evaluation: Evaluation,
+    problems: Sequence[Objection],
+    shape: tuple[int, ...],
+    explain: bool = True,
+) -> Evaluation:
+    """Numbers become NaN, and reasons are given, wherever a problem stands."""
+    reasons = np.array(evaluation.infeasible, dtype=object)
+    for problem in problems:
+        where = np.broadcast_to(problem.where, shape)
+        if not np.any(where):
+            continue
+        if not explain:
+            reasons[where] = "infeasible"
+            continue
+        flat = reasons.reshape(-1)
+        for i in np.flatnonzero(where):  # only points that fail, once each: texts are not arithmetic
+            if flat[i] is None:
+                flat[i] = problem.reason(int(i))
+        reasons = flat.reshape(shape)
+    bad = reasons != None  # noqa: E711  (elementwise)
+    if not np.any(bad):
+        return replace(evaluation, infeasible=reasons)
+    masked = _mapped(evaluation, lambda values: np.where(bad, np.nan, values[0]), [evaluation])
+    return replace(masked, area_um2=evaluation.area_um2, infeasible=reasons)
+
+
+_TERMS = ("latency_terms_s", "busy_s", "energy_terms_pj", "slot_seconds", "traffic_by_tensor_bytes")
+_TOTALS = ("latency_s", "traffic_bytes", "energy_pj")
+
+
+def _mapped(
+    first: Evaluation,
+    function: Callable[[list[Number]], Number],
+    evaluations: Sequence[Evaluation],
+) -> Evaluation:
+    """`first` with each cost replaced by `function` of that cost in all `evaluations`."""
+    changed: dict[str, Any] = {
+        name: function([getattr(e, name) for e in evaluations]) for name in _TOTALS
+    }
+    zero = np.zeros(np.shape(first.latency_s))
+    for name in _TERMS:
+        keys = dict.fromkeys(key for e in evaluations for key in getattr(e, name))
+        changed[name] = {
+            key: function([getattr(e, name).get(key, zero) for e in evaluations]) for key in keys
+        }
+    return replace(first, **changed)
+
+
+def combine(evaluations: Sequence[Evaluation], counts: Sequence[Number] | None = None) -> Evaluation:
+    """One after the other: costs add up, each `counts` times. The area is that of the design."""
+    times = list(counts) if counts is not None else [1.0] * len(evaluations)
+    total = _mapped(
+        evaluations[0],
+        lambda values: sum((v * n for v, n in zip(values, times, strict=True)), np.float64(0)),
+        evaluations,
+    )
+    bound = sum(e.lower_bound_bytes * n for e, n in zip(evaluations, times, strict=True))
+    reasons = evaluations[0].infeasible
+    notes = evaluations[0].mapping_notes
+    for evaluation in evaluations[1:]:
+        reasons = np.where(reasons == None, evaluation.infeasible, reasons)  # noqa: E711
+        parts = np.char.add(notes.astype(str), np.where(evaluation.mapping_notes != "", "; ", ""))
+        notes = np.char.add(parts, evaluation.mapping_notes.astype(str)).astype(object)
+    return replace(total, lower_bound_bytes=bound, infeasible=reasons, mapping_notes=notes)
+
+
+def select(evaluations: Sequence[Evaluation], index: Number) -> Evaluation:
+    """At each point, the evaluation that `index` names."""
+    if len(evaluations) == 1:
+        return evaluations[0]
+    shape = np.shape(evaluations[0].latency_s)
+    chosen = np.broadcast_to(index, shape)
+    picked = _mapped(
+        evaluations[0], lambda values: np.choose(chosen, [np.broadcast_to(v, shape) for v in values]),
+        evaluations,
+    )
+    reasons = np.choose(chosen, [e.infeasible for e in evaluations])
+    notes = np.choose(chosen, [e.mapping_notes for e in evaluations])
+    return replace(picked, infeasible=reasons, mapping_notes=notes)
+
+
+def _common_shape(mapping: MappingOf) -> tuple[int, ...]:
+    numbers: list[Number] = [*mapping.shape.values(), *_numbers_of(mapping.architecture)]
+    for choice in mapping.phases:
+        numbers.append(choice.index)
+        for phase in choice.options:
+            numbers += [loop.extent for m in phase.einsums for loop in m.loops]
+            numbers += [o.when for options in phase.residency.values() for o in options]
+            numbers += phase.spilled.values()
+    shape = np.broadcast_shapes(*(np.shape(n) for n in numbers))
+    return shape or (1,)
+
+
+def _numbers_of(architecture: Architecture) -> list[Number]:
+    return [architecture.clock_hz, architecture.area_um2, *architecture.parameters.values()]
+
+
+def _lower_bound(mapping: MappingOf, shape: tuple[int, ...]) -> Number:
+    """Bytes that any mapping of the cascade moves on this architecture."""
+    inner = sum(m.size_bytes for m in mapping.architecture.memories[1:])
+    registers = sum(a.pes * a.register_words for a in mapping.architecture.arrays)
+    held = inner / mapping.architecture.word_bytes + registers
+    words = analysis_of(mapping.cascade).traffic_lower_bound_words(mapping.shape, held)
+    bound = np.asarray(words * mapping.architecture.word_bytes, dtype=np.float64)
+    return np.broadcast_to(bound, shape)
+
+
+def _whole(mapping: MappingOf) -> Sequence[Objection]:
+    """Every Einsum of the cascade is placed once, and phases meet only in the outermost memory."""
+    cascade = mapping.cascade
+    names = {e.name for e in computing(cascade)}
+    found = []
+    placed = [{m.einsum for m in choice.options[0].einsums} for choice in mapping.phases]
+    counts = {name: sum(name in phase for phase in placed) for name in names}
+    wrong = sorted(name for name, count in counts.items() if count != 1)
+    if wrong:
+        text = ", ".join(f"{name} {counts[name]} times" for name in wrong)
+        found.append(Objection(True, lambda _: f"every Einsum is placed once, but {text}"))
+    order = {name: i for i, phase in enumerate(placed) for name in phase}
+    for einsum in computing(cascade):
+        for access in einsum.operands:
+            for producer in cascade.producers[shown_tensor(cascade, access.tensor)]:
+                if order.get(producer.name, -1) > order.get(einsum.name, 0):
+                    reason = f"{einsum.name} runs in a phase before {producer.name}, which it needs"
+                    found.append(Objection(True, lambda _, r=reason: r))
+    return found
+
+
+__all__ = ["Evaluation", "combine", "evaluate", "evaluate_phase", "footprint_bytes", "select"]

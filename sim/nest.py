@@ -1,0 +1,65 @@
+"""Reuse in a loop nest: how large a tile is, how often it is fetched, how often it is written.
+
+The rule is Timeloop's: a tile stays while only loops change that its tensor does not depend on,
+counted from the tile outwards up to the first loop that it does depend on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sim.mapping import Loop, Number
+
+
+@dataclass(frozen=True)
+class Visits:
+    """Fetches of a tile, or departures of a tile of results.
+
+    `words` in one tile, `count` times it comes or goes, of `distinct` tiles. More visits than
+    distinct tiles of results means that partial results come back to be accumulated.
+    """
+
+    words: Number
+    count: Number
+    distinct: Number
+
+    @property
+    def accumulates(self) -> Number:
+        """Where results come back: a mask."""
+        return self.count > self.distinct
+
+
+def product(loops: Sequence[Loop], ranks: frozenset[str] | None = None) -> Number:
+    """Product of the extents of the loops over `ranks` (of all loops when None)."""
+    result: Number = 1.0
+    for loop in loops:
+        if ranks is None or loop.rank in ranks:
+            result = result * loop.extent
+    return result
+
+
+def visits(
+    loops: Sequence[Loop], ranks: frozenset[str], position: int, retain: bool = True
+) -> Visits:
+    """How a tile of a tensor over `ranks`, kept inside `loops[position:]`, comes and goes.
+
+    >>> nest = [Loop("M1", "M", 4.0), Loop("P1", "P", 8.0), Loop("M0", "M", 256.0)]
+    >>> v = visits(nest, frozenset("M"), 1)      # K below M1: stays while P1 runs inside
+    >>> v.words, v.count
+    (256.0, 4.0)
+    >>> visits(nest, frozenset("M"), 2).count    # K below P1: fetched anew for each
+    np.float64(32.0)
+    """
+    count: Number = 1.0
+    untouched: Number = retain
+    for loop in reversed(loops[:position]):
+        if loop.rank in ranks:
+            count = count * loop.extent
+            untouched = untouched & (loop.extent == 1)
+        elif untouched is not True:
+            count = count * np.where(untouched, 1.0, loop.extent)
+    outer = loops[:position]
+    return Visits(product(loops[position:], ranks), count, product(outer, ranks))
