@@ -6,7 +6,7 @@ Z[rows, columns] = sum over k of X[rows, k] * W[columns, k]. The space:
 - the outermost loop runs over tiles of rows (of X: queries, tokens), every divisor of their number;
   with `order: any` also over tiles of columns;
 - X kept in the buffer for a row tile or not, W kept whole or fetched again for every row tile;
-- a tensor without reuse in the buffer bypasses it; finished results leave for the outermost memory.
+- operands are staged in the buffer; finished results leave for the outermost memory.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def build(mapping: Mapping, p: Product, stationary: str, choice: Choice) -> Phas
     elif stationary == "input":
         inner = (k1, r1, Loop(c, c, shape[c]))
         spatial = (Loop(f"{k}0", k, k0, True), rows0)
-        x = _either(outermost, keep_x, (in_tile,), ())
+        x = _either(outermost, keep_x, (in_tile,), (Tile(buffer, r1.name),))
         w = _either(outermost, keep_w, (Tile(buffer, whole),), (Tile(buffer, k1.name),))
         z = _either(outermost, several, (in_tile,), ())
     else:
@@ -145,8 +145,8 @@ def build(mapping: Mapping, p: Product, stationary: str, choice: Choice) -> Phas
             *split(r, (f"{r}1", choice.row_tiles), (f"{r}t", r0)),
         )
         spatial = (Loop(f"{k}0", k, k0, True), Loop(f"{c}0", c, cross, True))
-        x = _either(outermost, keep_x, (in_tile,), ())
-        w = _either(outermost, keep_w, (Tile(buffer, whole),), ())
+        x = _either(outermost, keep_x, (in_tile,), (Tile(buffer, f"{r}1"),))
+        w = _either(outermost, keep_w, (Tile(buffer, whole),), (Tile(buffer, k1.name),))
         z = _either(outermost, several, (Tile(buffer, f"{c}1"),), ())
     nest = EinsumMapping(p.einsum, two.name, (*batch, row_tile, *inner, *spatial))
     return Phase(p.einsum, (nest,), {p.x: x, p.w: w, p.z: z})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from archs import Architecture
+from archs import Architecture, Memory
 from einsum_cascade import Access, Cascade, Einsum
 from sim.mapping import IN_ARRAY, EinsumMapping, Mask, Number, Phase, Residency, Tile
 from sim.nest import Visits, product, visits
@@ -25,37 +25,28 @@ class Use:
 
 @dataclass
 class Tally:
-    """What the memories of a phase do: words and accesses by memory, words by tensor.
+    """What the memories of a phase do: words by memory and by tensor, and the room they take.
 
     Mutable while it is being filled, and only then.
     """
 
     read_words: dict[str, Number] = field(default_factory=dict)
     write_words: dict[str, Number] = field(default_factory=dict)
-    read_accesses: dict[str, Number] = field(default_factory=dict)
-    write_accesses: dict[str, Number] = field(default_factory=dict)
     words_by_tensor: dict[tuple[str, str], Number] = field(default_factory=dict)
-    footprint_words: dict[tuple[str, str], Number] = field(default_factory=dict)
+    footprint_words: dict[tuple[str, str, tuple[str, ...]], Number] = field(default_factory=dict)
     spill: dict[str, Number] = field(default_factory=dict)
 
-    def move(
-        self, memory: str, tensor: str, words: Number, accesses: Number, writes: bool, when: Mask
-    ) -> None:
-        """Count `words` in `accesses` where `when` holds."""
-        words, accesses = np.where(when, words, 0.0), np.where(when, accesses, 0.0)
-        by_word, by_access = (
-            (self.write_words, self.write_accesses)
-            if writes
-            else (self.read_words, self.read_accesses)
-        )
-        by_word[memory] = by_word.get(memory, 0.0) + words
-        by_access[memory] = by_access.get(memory, 0.0) + accesses
-        key = (memory, tensor)
+    def move(self, memory: Memory, tensor: str, words: Number, writes: bool, when: Mask) -> None:
+        """Count `words` where `when` holds. Consecutive words of a line share its access."""
+        words = np.where(when, words, 0.0)
+        moved = self.write_words if writes else self.read_words
+        moved[memory.name] = moved.get(memory.name, 0.0) + words
+        key = (memory.name, tensor)
         self.words_by_tensor[key] = self.words_by_tensor.get(key, 0.0) + words
 
     def footprint(self, memory: str) -> Number:
         """Words that the tiles in `memory` take together."""
-        return sum((w for (m, _), w in self.footprint_words.items() if m == memory), np.float64(0))
+        return sum((w for (m, *_), w in self.footprint_words.items() if m == memory), np.float64(0))
 
 
 def shown_tensor(cascade: Cascade, tensor: str) -> str:
@@ -105,7 +96,7 @@ def _ranks(cascade: Cascade, access: Access) -> frozenset[str]:
 def tally(
     cascade: Cascade, architecture: Architecture, shape: Mapping[str, Number], phase: Phase
 ) -> Tally:
-    """All accesses of a phase. Words are true words; the lines of padded tiles are counted whole."""
+    """All accesses of a phase, in true words: what pads an incomplete tile is not moved."""
     result = Tally()
     fetched: set[tuple[object, ...]] = set()
     for use in uses(cascade, phase):
@@ -134,25 +125,24 @@ def _count(
         position = use.mapping.position(tile.below)
         if residency.in_place_of is None:
             words = product(use.mapping.loops[position:], use.ranks) * tile.copies
-            key = (tile.memory, use.tensor)
+            names = tuple(loop.name for loop in use.mapping.loops[:position])
+            key = (tile.memory, use.tensor, names)
             held = result.footprint_words.get(key, np.float64(0))
             result.footprint_words[key] = np.where(when, np.maximum(held, words), held)
     # the array's side: the memory nearest to the arrays
     nearest = tiles[-1].memory if tiles else residency.home
     near = array_side(use)
-    line = architecture.memory(nearest).access_words
     words = near.words * near.count * _true_share(shape, use)
-    accesses = near.count * np.ceil(near.words / line) if tiles else words / line
-    _both_ways(result, nearest, use, words, accesses, near, when)
+    _both_ways(result, architecture.memory(nearest), use, words, near, when)
     # between the memories: each tile is filled from, or emptied to, the level outside of it
     chain = tiles[1:] if tiles and tiles[0].memory == residency.home else tiles
     outside = residency.home
     for tile in chain:
         position = use.mapping.position(tile.below)
         names = tuple(loop.name for loop in use.mapping.loops[:position])
-        key = (use.tensor, tile.memory, names, use.writes, option)
-        if not (position <= use.mapping.shared and key in fetched):
-            fetched.add(key)
+        once = (use.tensor, tile.memory, names, use.writes, option)
+        if not (position <= use.mapping.shared and once in fetched):
+            fetched.add(once)
             _transfer(result, architecture, shape, use, tile, outside, when)
         outside = tile.memory
 
@@ -168,31 +158,25 @@ def _transfer(
 ) -> None:
     moved = visits(use.mapping.loops, use.ranks, use.mapping.position(tile.below), tile.retain)
     words = moved.words * moved.count * _true_share(shape, use)
-    outer_line = architecture.memory(outside).access_words
-    inner_line = architecture.memory(tile.memory).access_words
-    _both_ways(result, outside, use, words, words / outer_line, moved, when)
-    result.move(tile.memory, use.tensor, words, words / inner_line, not use.writes, when)
+    inner = architecture.memory(tile.memory)
+    _both_ways(result, architecture.memory(outside), use, words, moved, when)
+    result.move(inner, use.tensor, words, not use.writes, when)
     if use.writes:  # partial results that come back
-        back = np.where(moved.accumulates, words, 0.0)
-        result.move(tile.memory, use.tensor, back, back / inner_line, True, when)
+        result.move(inner, use.tensor, np.where(moved.accumulates, words, 0.0), True, when)
 
 
 def _both_ways(
     result: Tally,
-    memory: str,
+    memory: Memory,
     use: Use,
     words: Number,
-    accesses: Number,
     moved: Visits,
     when: Mask,
 ) -> None:
     """Operands are read; results are written, and read too where they are accumulated."""
-    result.move(memory, use.tensor, words, accesses, use.writes, when)
+    result.move(memory, use.tensor, words, use.writes, when)
     if use.writes:
-        again = moved.accumulates
-        result.move(
-            memory, use.tensor, np.where(again, words, 0.0), np.where(again, accesses, 0.0), False, when
-        )
+        result.move(memory, use.tensor, np.where(moved.accumulates, words, 0.0), False, when)
 
 
 def array_side(use: Use) -> Visits:
@@ -230,5 +214,4 @@ def _spill(
         when = phase.spilled.get((use.mapping.einsum, use.tensor), False)
         near = array_side(use)
         words = overflow * near.words * near.count * _true_share(shape, use)
-        accesses = words / outermost.access_words
-        _both_ways(result, outermost.name, use, words, accesses, near, when)
+        _both_ways(result, outermost, use, words, near, when)

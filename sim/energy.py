@@ -51,7 +51,7 @@ def energy_terms(
             registers = registers + count * words * array.register_energy_pj * counted
     terms["registers"] = registers
     for memory in architecture.memories:
-        reads = tally.read_accesses.get(memory.name, np.float64(0))
-        writes = tally.write_accesses.get(memory.name, np.float64(0))
+        reads = tally.read_words.get(memory.name, np.float64(0)) / memory.access_words
+        writes = tally.write_words.get(memory.name, np.float64(0)) / memory.access_words
         terms[memory.name] = reads * memory.read_energy_pj + writes * memory.write_energy_pj
     return terms

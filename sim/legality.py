@@ -235,7 +235,7 @@ def _capacity(architecture: Architecture, phase: Phase, tally: Tally) -> Iterato
     for memory in architecture.memories[1:]:
         need = tally.footprint(memory.name) * architecture.word_bytes
         have = memory.size_bytes
-        largest = [(t, w) for (m, t), w in tally.footprint_words.items() if m == memory.name]
+        largest = [(t, w) for (m, t, _), w in tally.footprint_words.items() if m == memory.name]
 
         def reason(i: int, name: str = memory.name, need: Number = need, have: Number = have,
                    tiles: list[tuple[str, Number]] = largest) -> str:  # fmt: skip
