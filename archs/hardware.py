@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-
-T = TypeVar("T")
 
 Number = Any
 """A float, or a float array with one entry a design point."""
@@ -104,17 +102,18 @@ class Architecture:
 
     def with_numbers(self, function: Callable[[Number], Number]) -> Architecture:
         """The same with `function` applied to every number (to add an axis for candidates, say)."""
-        return _mapped(self, function)
+        result: Architecture = _mapped(self, function)
+        return result
 
 
-def _mapped(value: T, function: Callable[[Number], Number]) -> T:
+def _mapped(value: Any, function: Callable[[Number], Number]) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         changes = {f.name: _mapped(getattr(value, f.name), function) for f in fields(value)}
         return replace(value, **changes)
     if isinstance(value, tuple):
-        return tuple(_mapped(v, function) for v in value)  # type: ignore[return-value]
+        return tuple(_mapped(v, function) for v in value)
     if isinstance(value, Mapping):
-        return {k: _mapped(v, function) for k, v in value.items()}  # type: ignore[return-value]
+        return {k: _mapped(v, function) for k, v in value.items()}
     if isinstance(value, (str, frozenset)):
         return value
-    return function(value)  # type: ignore[return-value]
+    return function(value)

@@ -44,7 +44,7 @@ def _number(unit: str, minimum: float) -> BeforeValidator:
             raise ValueError(f"a number{f' in {unit}' if unit else ''} is expected")
         try:
             value = parse_quantity(raw, unit)
-        except InputError as error:
+        except InputError:
             if not isinstance(raw, str):
                 raise
             if raw[:1].isdigit() and not any(c in raw for c in "*+/-("):

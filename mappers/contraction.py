@@ -21,8 +21,19 @@ from archs import Architecture
 from einsum_cascade import Cascade
 from mappers.factors import divisor_table
 from mappers.roles import Product, arrays, split, tiles
-from sim import EinsumMapping, Evaluation, Loop, Mapping, Option, Phase, PhaseChoice, Residency
-from sim import Tile, always, evaluate_phase
+from sim import (
+    EinsumMapping,
+    Evaluation,
+    Loop,
+    Mapping,
+    Option,
+    Phase,
+    PhaseChoice,
+    Residency,
+    Tile,
+    always,
+    evaluate_phase,
+)
 from sim.mapping import Mask, Number
 
 Order = Literal["rows", "any"]
@@ -65,7 +76,9 @@ def search(
             scores.append(np.take_along_axis(score, best[..., None], -1)[..., 0])
             evaluated += counts.shape[-1]
             chosen = Choice(
-                np.take_along_axis(np.broadcast_to(counts, score.shape), best[..., None], -1)[..., 0],
+                np.take_along_axis(np.broadcast_to(counts, score.shape), best[..., None], -1)[
+                    ..., 0
+                ],
                 trial.keep_x[best],
                 trial.keep_w[best],
             )
@@ -126,6 +139,7 @@ def build(mapping: Mapping, p: Product, stationary: str, choice: Choice) -> Phas
     in_tile = Tile(buffer, row_tile.name)
     keep_x, keep_w = np.asarray(choice.keep_x), np.asarray(choice.keep_w)
     z: tuple[Option, ...] = always(outermost)
+    inner: tuple[Loop, ...]
     if stationary == "output":
         inner = (c1, r1, Loop(k, k, shape[k]))
         spatial = (Loop(f"{c}0", c, c0, True), rows0)

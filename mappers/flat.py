@@ -4,16 +4,17 @@ A row of scores is the smallest tile that the softmax allows, so the key rank is
 passes: a tile of rows of QK stays in the buffer, is turned into A in place, and is consumed by the
 second product. The two products alternate on the 2D array, the softmax runs on the 1D array.
 
-The space: row tile (all rows of a head is FLAT's head granularity; tiles of a sample or of the whole
-batch hold more at the same traffic and are never better), stationarity of each product, which of Q,
-K, QK (with A, its successor in place), V, AV stay in the buffer. A row tile that does not fit spills
-its overflow. Facts checked against FLAT's corrected simulator are in `explore validate`.
+The space: row tile (all rows of a head is FLAT's head granularity; tiles of a sample or of the
+whole batch hold more at the same traffic and are never better), stationarity of each product, which
+of Q, K, QK (with A, its successor in place), V, AV stay in the buffer. A row tile that does not fit
+spills its overflow. Facts checked against FLAT's corrected simulator are in `explore validate`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -21,10 +22,32 @@ from archs import Architecture
 from einsum_cascade import Cascade
 from mappers.contraction import STATIONARITY, with_candidate_axis
 from mappers.factors import divisor_table
-from mappers.flat_options import Pinned, Options, read_table
-from mappers.roles import Product, arrays, as_product, batch_ranks, handed_over, refuse, split, tiles
-from sim import IN_ARRAY, EinsumMapping, Loop, Mapping, Option, Phase, PhaseChoice, Residency, Tile
-from sim import always, evaluate_phase
+from mappers.flat_options import Options, Pinned, read_table
+from mappers.roles import (
+    Product,
+    arrays,
+    as_product,
+    batch_ranks,
+    handed_over,
+    refuse,
+    split,
+    tiles,
+)
+from sim import (
+    IN_ARRAY,
+    EinsumMapping,
+    Evaluation,
+    Loop,
+    Mapping,
+    Option,
+    Phase,
+    PhaseChoice,
+    Residency,
+    Tile,
+    always,
+    evaluate_phase,
+    select,
+)
 from sim.accesses import computing
 from sim.mapping import Mask, Number
 
@@ -74,16 +97,19 @@ def place(
     full = {k: np.asarray(v) for k, v in cascade.resolve_shape(shape).items()}
     mapping = Mapping(cascade, architecture, full, ())
     if options.mapping == "search":
-        choices, index, evaluated = _search(mapping, fused, options.spill)
+        limits = None
+        if options.no_worse_than is not None:
+            fixed, which = _pinned(mapping, fused, options.no_worse_than, options.base)
+            phases = [_phase(mapping, fused, p, c, options.spill) for p, c in fixed.items()]
+            limits = select([evaluate_phase(mapping, phase) for phase in phases], which)
+        choices, index, evaluated = _search(mapping, fused, options.spill, limits)
         how = f" (best of {evaluated} by latency, traffic, energy)"
     else:
-        choices, index = _pinned(mapping, fused, options)
+        choices, index = _pinned(mapping, fused, options.mapping, options.base)
         how = " (pinned)"
-    phases = tuple(
-        _phase(mapping, fused, pair, choice, options.spill) for pair, choice in choices.items()
-    )
+    phases = [_phase(mapping, fused, p, c, options.spill) for p, c in choices.items()]
     notes = np.choose(index, [_note(mapping, fused, p, c) for p, c in choices.items()]) + how
-    return replace(mapping, phases=(PhaseChoice(phases, index),), notes=notes)
+    return replace(mapping, phases=(PhaseChoice(tuple(phases), index),), notes=notes)
 
 
 def _recognize(cascade: Cascade) -> _Cascade:
@@ -101,7 +127,7 @@ Pair = tuple[str, str]
 
 
 def _search(
-    mapping: Mapping, fused: _Cascade, spill: str
+    mapping: Mapping, fused: _Cascade, spill: str, limits: Evaluation | None
 ) -> tuple[dict[Pair, _Choice], np.ndarray, int]:
     """The best choice of each pair of stationarities, and which pair is best at each point."""
     wider = with_candidate_axis(mapping)
@@ -115,14 +141,19 @@ def _search(
         for av in STATIONARITY:
             phase = _phase(wider, fused, (qk, av), _Choice(rows, kept), spill)
             found = evaluate_phase(wider, phase, explain=False)
-            best = _first(found.latency_s, found.traffic_bytes, found.energy_pj)
+            criteria = [found.latency_s, found.traffic_bytes, found.energy_pj]
+            if limits is not None:
+                good = found.latency_s <= limits.latency_s[..., None] * (1 + 1e-9)
+                good &= found.traffic_bytes <= limits.traffic_bytes[..., None] * (1 + 1e-9)
+                criteria = [np.where(good, values, np.nan) for values in criteria]
+            best = _first(*criteria)
             at = best[..., None]
 
             def pick(values: Number, at: np.ndarray = at, like: Number = found.latency_s) -> Number:
                 return np.take_along_axis(np.broadcast_to(values, np.shape(like)), at, -1)[..., 0]
 
             choices[qk, av] = _Choice(pick(rows), {r: pick(m) for r, m in kept.items()})
-            figures.append([pick(v) for v in (found.latency_s, found.traffic_bytes, found.energy_pj)])
+            figures.append([pick(v) for v in criteria])
     columns = np.moveaxis(np.asarray(figures), 0, -1)
     return choices, _first(*columns), len(choices) * rows.shape[-1]
 
@@ -139,16 +170,16 @@ def _first(*criteria: Number) -> np.ndarray:
 
 
 def _pinned(
-    mapping: Mapping, fused: _Cascade, options: Options
+    mapping: Mapping, fused: _Cascade, source: str | Path | Pinned, base: Path | None
 ) -> tuple[dict[Pair, _Choice], np.ndarray]:
     """One choice a pair of stationarities that occurs, each holding at the points that name it."""
     names = fused.tensors
     points = np.broadcast_shapes(*(np.shape(v) for v in mapping.shape.values())) or (1,)
-    if isinstance(options.mapping, Pinned):
-        pinned = [options.mapping] * int(np.prod(points))
-        options.mapping.check_tensors(names.values())
+    if isinstance(source, Pinned):
+        source.check(names.values(), (fused.first.einsum, fused.second.einsum))
+        pinned = [source] * int(np.prod(points))
     else:
-        pinned = read_table(options, mapping, points)
+        pinned = read_table(source, base, mapping, points)
     every = np.broadcast_to(mapping.shape[fused.first.rows], points)
     rows = np.array([p.row_tile or 0 for p in pinned], dtype=np.float64).reshape(points)
     choice = _Choice(
@@ -158,7 +189,9 @@ def _pinned(
             for role, name in names.items()
         },
     )
-    pairs = [(p.stationarity[fused.first.einsum], p.stationarity[fused.second.einsum]) for p in pinned]
+    pairs = [
+        (p.stationarity[fused.first.einsum], p.stationarity[fused.second.einsum]) for p in pinned
+    ]
     distinct = list(dict.fromkeys(pairs))
     index = np.array([distinct.index(pair) for pair in pairs]).reshape(points)
     return dict.fromkeys(distinct, choice), index
@@ -174,9 +207,7 @@ def _note(mapping: Mapping, fused: _Cascade, pair: Pair, choice: _Choice) -> np.
     return result
 
 
-def _phase(
-    mapping: Mapping, fused: _Cascade, pair: Pair, choice: _Choice, spill: str
-) -> Phase:
+def _phase(mapping: Mapping, fused: _Cascade, pair: Pair, choice: _Choice, spill: str) -> Phase:
     """All Einsums on one tile of rows after the other."""
     shape = mapping.shape
     p, q = fused.first.rows, fused.tensors
@@ -198,6 +229,15 @@ def _phase(
     return Phase(NAME, nests, residency, spilled=spilled)
 
 
+def _handed(
+    mapping: Mapping, fused: _Cascade, tensor: str, array_of: MappingABC[str, str]
+) -> frozenset[str]:
+    """Readers that get a tensor without asking a memory: never the second product, which begins
+    when a tile of rows is complete."""
+    found = handed_over(mapping.architecture, fused.cascade, tensor, array_of)
+    return frozenset(found - {fused.second.einsum})
+
+
 def _spilled_rows(
     mapping: Mapping, fused: _Cascade, nests: tuple[EinsumMapping, ...]
 ) -> dict[tuple[str, str], Mask]:
@@ -214,7 +254,7 @@ def _spilled_rows(
             tensor = access.tensor
             if not {fused.first.rows, fused.first.columns} <= set(cascade.tensors[tensor].ranks):
                 continue
-            handed = handed_over(mapping.architecture, cascade, tensor, array_of)
+            handed = _handed(mapping, fused, tensor, array_of)
             if not (einsum.name in handed and array_of.get(tensor) == nest.array):
                 spilled[einsum.name, tensor] = True
     return spilled
@@ -250,7 +290,7 @@ def _product_nest(
     else:
         loops = (c1, k1, pt, inside(p, r0), inside(k, k0, True), inside(c, c0, True))
         x, w, z = pt, k1, c1
-    stage = {
+    stage: _Stage = {
         product.x: (Tile(buffer, x.name, copies=2, retain=False),),
         product.w: (Tile(buffer, w.name, copies=2, retain=False),),
         product.z: (Tile(buffer, z.name, copies=2),),
@@ -304,14 +344,18 @@ def _residency(
     def either(when: Mask, then: Residency, otherwise: Residency) -> tuple[Option, ...]:
         return (Option(when, then), Option(~np.asarray(when), otherwise))
 
+    def operand(role: str, tile: Tile, stage: _Stage) -> tuple[Option, ...]:
+        staged = Residency(outermost, stage[name[role]])
+        return either(kept[role], Residency(outermost, (tile,)), staged)
+
     result = {
-        name["q"]: either(kept["q"], Residency(outermost, (double,)), Residency(outermost, stage_1[name["q"]])),
-        name["k"]: either(kept["k"], Residency(outermost, (whole,)), Residency(outermost, stage_1[name["k"]])),
-        name["v"]: either(kept["v"], Residency(outermost, (whole,)), Residency(outermost, stage_2[name["v"]])),
-    }  # fmt: skip
+        name["q"]: operand("q", double, stage_1),
+        name["k"]: operand("k", whole, stage_1),
+        name["v"]: operand("v", whole, stage_2),
+    }
     # the row tile: scores as they leave the first product, weights as they enter the second
     complete = _complete(nests[0], fused.first)
-    direct = frozenset(handed_over(architecture, cascade, z, array_of))
+    direct = _handed(mapping, fused, z, array_of)
     ends = {fused.first.einsum: stage_1[z]} | ({fused.second.einsum: stage_2[x]} if x == z else {})
     leaving = {**ends, fused.first.einsum: ()}  # finished results need no staging
     off = ~np.asarray(kept["row"])
@@ -325,7 +369,7 @@ def _residency(
     for tensor in (e.output.tensor for e in computing(cascade)):
         if tensor in result:
             continue
-        handed = frozenset(handed_over(architecture, cascade, tensor, array_of))
+        handed = _handed(mapping, fused, tensor, array_of)
         readers = {e.name for e in cascade.consumers[tensor]}
         if tensor == x:
             result[tensor] = either(
@@ -336,7 +380,9 @@ def _residency(
         elif tensor == name["out"]:
             home = buffer if readers else outermost
             off_chip = (row_tile,) if readers else stage_2[tensor]
-            result[tensor] = either(kept["out"], Residency(home, (double,)), Residency(home, off_chip))
+            result[tensor] = either(
+                kept["out"], Residency(home, (double,)), Residency(home, off_chip)
+            )
         elif not readers:
             result[tensor] = always(outermost)
         elif readers <= handed or fused.first.columns not in cascade.tensors[tensor].ranks:
@@ -355,6 +401,12 @@ def _complete(nest: EinsumMapping, product: Product) -> Mask:
     positions = {loop.name: i for i, loop in enumerate(nest.loops)}
     inner_rows = positions[f"{product.rows}0"]
     inside_k = positions[f"{product.contracted}1"]
-    if not nest.loops[inner_rows].spatial or nest.loops[positions[f"{product.contracted}0"]].spatial:
+    if (
+        not nest.loops[inner_rows].spatial
+        or nest.loops[positions[f"{product.contracted}0"]].spatial
+    ):
         return np.asarray(nest.loops[inside_k].extent == 1)
     return np.True_
+
+
+__all__ = ["NAME", "Options", "place"]

@@ -1,4 +1,4 @@
-"""What a spec may say to the `flat` mapper: search, a mapping of its own, or a table of mappings."""
+"""What a spec may say to the `flat` mapper: search, a mapping, or a table of mappings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -16,6 +16,7 @@ from einsum_cascade.source import InputError, Place
 from sim import Mapping
 
 Stationarity = Literal["output", "input", "weight"]
+STATIONARY = get_args(Stationarity)
 Size = Annotated[
     Annotated[int, Field(ge=1, le=2**60)], BeforeValidator(lambda v: int(parse_quantity(v)))
 ]
@@ -29,12 +30,17 @@ class Pinned(BaseModel):
     stationarity: dict[str, Stationarity]
     on_chip: list[str] = Field(default_factory=list)
 
-    def check_tensors(self, allowed: Iterable[str]) -> None:
-        """Raise `InputError` for a tensor that FLAT does not place."""
-        known = list(allowed)
+    def check(self, tensors: Iterable[str], products: Iterable[str]) -> None:
+        """Raise `InputError` for a tensor or a product that the cascade does not have."""
+        known = list(tensors)
         for name in self.on_chip:
             if name not in known:
                 raise InputError(f"on_chip names {name!r}", allowed=known, found=name)
+        for name in products:
+            if name not in self.stationarity:
+                raise InputError(f"stationarity of {name} is missing", allowed=STATIONARY)
+        for name in set(self.stationarity) - set(products):
+            raise InputError(f"stationarity names {name!r}", allowed=products, found=name)
 
 
 class Options(BaseModel):
@@ -42,25 +48,29 @@ class Options(BaseModel):
 
     `spill` says what gives way when a row tile does not fit: the row itself at every pass over it
     (`rows`, as in FuseMax's evaluation of FLAT), or everything that is staged (`all`, as in FLAT's
-    simulator, which leaves the softmax out).
+    simulator, which leaves the softmax out). With `no_worse_than` a search takes only what is
+    neither slower nor moves more than that mapping.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     mapping: Literal["search", "published"] | Path | Pinned = "search"
     spill: Literal["rows", "all"] = "rows"
+    no_worse_than: Literal["published"] | Path | Pinned | None = None
     base: Path | None = Field(default=None, exclude=True)
 
 
-def read_table(options: Options, mapping: Mapping, points: tuple[int, ...]) -> list[Pinned]:
+def read_table(
+    table_file: str | Path, base: Path | None, mapping: Mapping, points: tuple[int, ...]
+) -> list[Pinned]:
     """The mapping of each point from a table, found by platform and shape.
 
     Raises `InputError` when the file cannot be read or a point is not in it.
     """
-    if options.mapping == "published":
+    if table_file == "published":
         file = str(files("mappers") / "data" / "flat_published_mappings.csv")
         shown = "the published mappings"
     else:
-        file = shown = str((options.base or Path()) / str(options.mapping))
+        file = shown = str((base or Path()) / table_file)
     try:
         with open(file, encoding="utf-8", newline="") as stream:
             lines = [line for line in stream if not line.startswith("#")]

@@ -18,11 +18,31 @@ from pydantic import BaseModel, ConfigDict
 from archs import Architecture
 from einsum_cascade import Cascade, Einsum
 from mappers.factors import divisor_table, largest_divisor
-from mappers.roles import arrays, batch_ranks, handed_over, ranks_of, refuse, split, states, supports, tiles
-from sim import IN_ARRAY, EinsumMapping, Loop, Mapping, Option, Phase, PhaseChoice, Residency, Tile
-from sim import always, footprint_bytes
+from mappers.roles import (
+    arrays,
+    batch_ranks,
+    handed_over,
+    ranks_of,
+    refuse,
+    split,
+    states,
+    supports,
+    tiles,
+)
+from sim import (
+    IN_ARRAY,
+    EinsumMapping,
+    Loop,
+    Mapping,
+    Option,
+    Phase,
+    PhaseChoice,
+    Residency,
+    Tile,
+    always,
+    footprint_bytes,
+)
 from sim.accesses import computing, shown_tensor
-from sim.legality import analysis_of
 from sim.mapping import Number
 from sim.nest import product
 
@@ -89,11 +109,16 @@ def place(
     p1 = np.where(fits, candidates, 1.0).max(axis=-1)
     plain = Mapping(cascade, architecture, full, ())
     phase = _phase(options, plain, ranks, p1, across)
-    notes = [f"P1={int(p)}, P2={int(n)}" for p, n in zip(p1, np.broadcast_to(count / p1, p1.shape), strict=True)]
+    notes = [
+        f"P1={int(p)}, P2={int(n)}"
+        for p, n in zip(p1, np.broadcast_to(count / p1, p1.shape), strict=True)
+    ]
     return replace(plain, phases=(PhaseChoice((phase,)),), notes=np.array(notes, dtype=object))
 
 
-def _with_axis(cascade: Cascade, architecture: Architecture, shape: MappingABC[str, Number]) -> Mapping:
+def _with_axis(
+    cascade: Cascade, architecture: Architecture, shape: MappingABC[str, Number]
+) -> Mapping:
     """The same points with a last axis for candidates."""
     return Mapping(
         cascade,
@@ -116,7 +141,9 @@ def _phase(options: Options, on: Mapping, ranks: _Ranks, p1: Number, across: Num
     nests = []
     for einsum in computing(cascade):
         if q not in einsum.ranks or not set(ranks.batch) <= set(einsum.ranks):
-            raise refuse(cascade, NAME, f"every Einsum to run over the queries, unlike {einsum.name}")
+            raise refuse(
+                cascade, NAME, f"every Einsum to run over the queries, unlike {einsum.name}"
+            )
         on_two = ranks.inner in einsum.ranks and supports(two, einsum)
         around = shared if einsum in body else (*outer, Loop(f"{q}1", q, p1))
         placed = {loop.rank for loop in around} | ({ranks.inner} if on_two else set())
@@ -198,11 +225,11 @@ def _serial(
              and any(e in needs[f] for f in following)}
         )  # fmt: skip
     steps: list[set[str]] = [set() for _ in range(last + 1)]
-    for einsum, g in stage.items():
-        if any(einsum in names for names in between):
+    for name, g in stage.items():
+        if any(name in names for names in between):
             continue
-        delayed = array_of[einsum] != two and g < last and bool(needs[einsum] & between[g])
-        steps[g + delayed].add(einsum)
+        delayed = array_of[name] != two and g < last and bool(needs[name] & between[g])
+        steps[g + delayed].add(name)
     steps[0] |= {n.einsum for n in nests if n.einsum not in stage}
     ordered = [steps[0]]
     for g in range(last):

@@ -9,7 +9,7 @@ import numpy as np
 
 from archs import Architecture, ComputeArray
 from einsum_cascade import Cascade, Einsum, InputError
-from sim.accesses import computing, generation_ranks, shown_tensor
+from sim.accesses import generation_ranks, shown_tensor
 from sim.legality import analysis_of
 from sim.mapping import Loop, Number
 
@@ -23,9 +23,10 @@ def arrays(architecture: Architecture, mapper: str) -> tuple[ComputeArray, Compu
     """The 2D and the 1D array of an architecture that has one of each."""
     found = {len(array.shape): array for array in reversed(architecture.arrays)}
     if set(found) != {1, 2}:
+        have = ", ".join(f"{len(a.shape)}D" for a in architecture.arrays)
         raise InputError(
             f"mapper {mapper!r} needs an architecture with a 2D and a 1D array, "
-            f"{architecture.name!r} has {', '.join(f'{len(a.shape)}D' for a in architecture.arrays)}"
+            f"{architecture.name!r} has {have}"
         )
     return found[2], found[1]
 
@@ -75,16 +76,17 @@ def as_product(cascade: Cascade, einsum: Einsum) -> Product | None:
     if not len(rows) == len(columns) == len(contracted) == 1 or z - x - w:
         return None
     batch = tuple(r for r in einsum.ranks if r in x & w & z)
-    names = (shown_tensor(cascade, a.tensor) for a in einsum.operands)
+    first, second = (shown_tensor(cascade, a.tensor) for a in einsum.operands)
     return Product(
-        einsum.name, *names, einsum.output.tensor, *rows, *columns, *contracted, batch
+        einsum=einsum.name,
+        x=first,
+        w=second,
+        z=einsum.output.tensor,
+        rows=rows.pop(),
+        columns=columns.pop(),
+        contracted=contracted.pop(),
+        batch=batch,
     )
-
-
-def products(cascade: Cascade) -> tuple[Product, ...]:
-    """All matrix products of a cascade, in order."""
-    found = (as_product(cascade, e) for e in computing(cascade))
-    return tuple(p for p in found if p is not None)
 
 
 def states(cascade: Cascade) -> frozenset[str]:

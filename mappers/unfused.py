@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping as MappingABC
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -17,8 +18,19 @@ from archs import Architecture
 from einsum_cascade import Cascade, Einsum
 from mappers.contraction import Objective, Order, is_on, search
 from mappers.roles import arrays, as_product, handed_over, refuse, split, tiles
-from sim import IN_ARRAY, EinsumMapping, Loop, Mapping, Option, Phase, PhaseChoice, Residency, Tile
-from sim import always, footprint_bytes
+from sim import (
+    IN_ARRAY,
+    EinsumMapping,
+    Loop,
+    Mapping,
+    Option,
+    Phase,
+    PhaseChoice,
+    Residency,
+    Tile,
+    always,
+    footprint_bytes,
+)
 from sim.accesses import computing, shown_tensor
 from sim.legality import analysis_of
 from sim.mapping import Number
@@ -51,7 +63,7 @@ def place(
     full = cascade.resolve_shape(shape)
     mapping = Mapping(cascade, architecture, {k: np.asarray(v) for k, v in full.items()}, ())
     phases: list[PhaseChoice] = []
-    notes: list[object] = []
+    notes: list[Any] = []
     for kernel in _kernels(cascade, architecture):
         product = as_product(cascade, kernel[0])
         if product is not None and is_on(architecture, cascade, product):
@@ -60,9 +72,9 @@ def place(
             notes.append(note + f" (best of {evaluated} by {options.objective})")
         else:
             phases.append(PhaseChoice((_row_kernel(mapping, kernel),)))
-    text: object = ""
-    for i, note in enumerate(notes):
-        text = note if i == 0 else text + "; " + note  # type: ignore[operator]
+    text: Any = notes[0] if notes else ""
+    for note in notes[1:]:
+        text = text + "; " + note
     return replace(mapping, phases=tuple(phases), notes=text)
 
 
@@ -113,7 +125,11 @@ def _row_kernel(mapping: Mapping, kernel: list[Einsum]) -> Phase:
 
 
 def _row_residency(
-    mapping: Mapping, kernel: list[Einsum], nests: list[EinsumMapping], fiber: str | None, fits: Number
+    mapping: Mapping,
+    kernel: list[Einsum],
+    nests: list[EinsumMapping],
+    fiber: str | None,
+    fits: Number,
 ) -> dict[str, tuple[Option, ...]]:
     cascade, architecture = mapping.cascade, mapping.architecture
     outermost, buffer = (m.name for m in architecture.memories[:2])
@@ -147,7 +163,7 @@ def _between(
     tile: Tile,
     fits: Number,
 ) -> tuple[Option, ...]:
-    """Where a kernel's own intermediate lives: in registers, in the buffer, or, too long, outside."""
+    """Where a kernel's own intermediate lives: in registers, in the buffer, or outside."""
     cascade, architecture = mapping.cascade, mapping.architecture
     outermost, buffer = (m.name for m in architecture.memories[:2])
     handed = handed_over(architecture, cascade, tensor, array_of)

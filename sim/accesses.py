@@ -101,7 +101,9 @@ def tally(
     fetched: set[tuple[object, ...]] = set()
     for use in uses(cascade, phase):
         for position, option in enumerate(phase.residency[use.tensor]):
-            _count(result, architecture, shape, use, option.residency, option.when, fetched, position)
+            _count(
+                result, architecture, shape, use, option.residency, option.when, fetched, position
+            )
     for memory in architecture.memories[1:]:
         _spill(result, architecture, cascade, shape, phase, memory.name, memory.size_bytes)
     return result
@@ -202,7 +204,7 @@ def _spill(
     memory: str,
     size_bytes: Number,
 ) -> None:
-    """What does not fit goes to the outermost memory and comes back, where the mapping allows it."""
+    """What does not fit goes to the outermost memory and comes back, where a mapping says so."""
     capacity = size_bytes / architecture.word_bytes
     footprint = result.footprint(memory)
     overflow = np.maximum(0.0, 1 - capacity / np.maximum(footprint, 1.0))

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from archs import Architecture
-from einsum_cascade import Cascade
 from sim.accesses import computing, shown_tensor, tally
 from sim.energy import Accounting, energy_terms
-from sim.legality import Objection, analysis_of, at, objections
+from sim.legality import Objection, analysis_of, objections
 from sim.mapping import Mapping as MappingOf
 from sim.mapping import Number, Phase, PhaseChoice
 from sim.schedule import point_cycles, timing
@@ -84,10 +83,8 @@ def evaluate(mapping: MappingOf, accounting: Accounting = "full") -> Evaluation:
     problems.append(
         Objection(
             missing,
-            lambda i: (
-                f"{at(total.traffic_bytes, i):,.0f} bytes of traffic are less than the "
-                f"{at(bound, i):,.0f} that the cascade needs"
-            ),
+            "{:,.0f} bytes of traffic are less than the {:,.0f} that the cascade needs",
+            (total.traffic_bytes, bound),
         )
     )
     notes = np.broadcast_to(np.asarray(mapping.notes, dtype=object), shape)
@@ -175,7 +172,9 @@ def _refuse(
             reasons[where] = "infeasible"
             continue
         flat = reasons.reshape(-1)
-        for i in np.flatnonzero(where):  # only points that fail, once each: texts are not arithmetic
+        for i in np.flatnonzero(
+            where
+        ):  # only points that fail, once each: texts are not arithmetic
             if flat[i] is None:
                 flat[i] = problem.reason(int(i))
         reasons = flat.reshape(shape)
@@ -208,7 +207,9 @@ def _mapped(
     return replace(first, **changed)
 
 
-def combine(evaluations: Sequence[Evaluation], counts: Sequence[Number] | None = None) -> Evaluation:
+def combine(
+    evaluations: Sequence[Evaluation], counts: Sequence[Number] | None = None
+) -> Evaluation:
     """One after the other: costs add up, each `counts` times. The area is that of the design."""
     times = list(counts) if counts is not None else [1.0] * len(evaluations)
     total = _mapped(
@@ -233,7 +234,8 @@ def select(evaluations: Sequence[Evaluation], index: Number) -> Evaluation:
     shape = np.shape(evaluations[0].latency_s)
     chosen = np.broadcast_to(index, shape)
     picked = _mapped(
-        evaluations[0], lambda values: np.choose(chosen, [np.broadcast_to(v, shape) for v in values]),
+        evaluations[0],
+        lambda values: np.choose(chosen, [np.broadcast_to(v, shape) for v in values]),
         evaluations,
     )
     reasons = np.choose(chosen, [e.infeasible for e in evaluations])
@@ -277,14 +279,14 @@ def _whole(mapping: MappingOf) -> Sequence[Objection]:
     wrong = sorted(name for name, count in counts.items() if count != 1)
     if wrong:
         text = ", ".join(f"{name} {counts[name]} times" for name in wrong)
-        found.append(Objection(True, lambda _: f"every Einsum is placed once, but {text}"))
+        found.append(Objection(True, f"every Einsum is placed once, but {text}"))
     order = {name: i for i, phase in enumerate(placed) for name in phase}
     for einsum in computing(cascade):
         for access in einsum.operands:
             for producer in cascade.producers[shown_tensor(cascade, access.tensor)]:
                 if order.get(producer.name, -1) > order.get(einsum.name, 0):
                     reason = f"{einsum.name} runs in a phase before {producer.name}, which it needs"
-                    found.append(Objection(True, lambda _, r=reason: r))
+                    found.append(Objection(True, reason))
     return found
 
 

@@ -1,13 +1,13 @@
 """Whether a mapping can exist, and if not, why: what needs how much, where, how much is missing.
 
-Whoever made a mapping, it passes here before it is priced. The cascade's pass analysis decides which
-Einsums may share a loop; capacities and supported operations come from the architecture.
+Whoever made a mapping, it passes here before it is priced. The cascade's pass analysis decides
+which Einsums may share a loop; capacities and supported operations come from the architecture.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -21,14 +21,15 @@ from sim.nest import product
 
 @dataclass(frozen=True)
 class Objection:
-    """Why some points are infeasible: at which (a mask), and the reason at point `i` of a flat array."""
+    """Why points are infeasible: which ones, and a text with places for the numbers of each."""
 
     where: Mask
-    reason: Callable[[int], str]
+    text: str
+    numbers: tuple[Number, ...] = ()
 
-
-def _everywhere(reason: str) -> Objection:
-    return Objection(True, lambda _: reason)
+    def reason(self, index: int) -> str:
+        """The reason at flat index `index`."""
+        return self.text.format(*(at(number, index) for number in self.numbers))
 
 
 @lru_cache(maxsize=64)
@@ -66,32 +67,30 @@ def _nest(
     array = architecture.array(m.array)
     for kind in einsum.operations:
         if kind not in array.operations:
-            yield _everywhere(
+            yield Objection(
+                True,
                 f"{m.einsum} needs the operation {kind!r}, which array {m.array!r} of "
-                f"{architecture.name} lacks (it has {', '.join(array.operations)})"
+                f"{architecture.name} lacks (it has {', '.join(array.operations)})",
             )
     stray = {loop.rank for loop in m.loops} - set(einsum.ranks)
     if stray:
-        yield _everywhere(f"{m.einsum} has loops over {', '.join(sorted(stray))}, not its own ranks")
+        names = ", ".join(sorted(stray))
+        yield Objection(True, f"{m.einsum} has loops over {names}, which it does not iterate over")
     for rank in einsum.ranks:
         covered = product(m.loops, frozenset({rank}))
         yield Objection(
             covered < shape[rank],
-            lambda i, r=rank, c=covered: (
-                f"the loops of {m.einsum} cover {at(c, i):g} of {at(shape[r], i):g} "
-                f"coordinates of rank {r}"
-            ),
+            f"the loops of {m.einsum} cover {{:g}} of {{:g}} coordinates of rank {rank}",
+            (covered, shape[rank]),
         )
     spatial = [loop for loop in m.loops if loop.spatial]
     if len(spatial) > len(array.shape):
-        yield _everywhere(f"{m.einsum} has {len(spatial)} spatial ranks on a {m.array} array")
+        yield Objection(True, f"{m.einsum} has {len(spatial)} spatial ranks on array {m.array}")
     for loop, extent in zip(spatial, array.shape, strict=False):
         yield Objection(
             loop.extent > extent,
-            lambda i, lp=loop, e=extent: (
-                f"{m.einsum} spreads {lp.name} over {at(lp.extent, i):g} PEs of array {m.array}, "
-                f"which has {at(e, i):g}"
-            ),
+            f"{m.einsum} spreads {loop.name} over {{:g}} PEs of array {m.array}, which has {{:g}}",
+            (loop.extent, extent),
         )
 
 
@@ -118,11 +117,10 @@ def _fusion(cascade: Cascade, phase: Phase) -> Iterator[Objection]:
                 if levels[0] != levels[1]:
                     yield Objection(
                         loop.extent > 1,
-                        lambda _, f=first, s=second, lp=loop, lv=levels: (
-                            f"{s.einsum} is fused with {f.einsum} on loop {lp.name}, but over rank "
-                            f"{lp.rank} they are in passes {lv[1]} and {lv[0]}: {s.einsum} needs a "
-                            f"value that exists only when {f.einsum} has gone through the fiber"
-                        ),
+                        f"{second.einsum} is fused with {first.einsum} on loop {loop.name}, but "
+                        f"over rank {loop.rank} they are in passes {levels[1]} and {levels[0]}: "
+                        f"{second.einsum} needs a value that exists only when {first.einsum} has "
+                        f"gone through the whole fiber",
                     )
 
 
@@ -131,9 +129,7 @@ def _followers(cascade: Cascade, phase: Phase) -> dict[str, set[str]]:
 
     What the next iteration needs counts too: it shares the loops all the same, in the same pass.
     """
-    direct = {
-        e.name: {c.name for c in cascade.consumers[e.output.tensor]} for e in cascade.einsums
-    }
+    direct = {e.name: {c.name for c in cascade.consumers[e.output.tensor]} for e in cascade.einsums}
     names = {m.einsum for m in phase.einsums}
     result = {}
     for name in names:
@@ -166,9 +162,7 @@ def _homes(cascade: Cascade, architecture: Architecture, phase: Phase) -> Iterat
             if (external or cascade.tensors[tensor].role != "intermediate") and np.any(option.when):
                 yield Objection(
                     option.when,
-                    lambda _, t=tensor, h=home: (
-                        f"{t} is exchanged with another phase, so it cannot live in {h}"
-                    ),
+                    f"{tensor} is exchanged with another phase, so it cannot live in {home}",
                 )
             for writer in (u for u in users if u.writes):
                 for reader in (u for u in users if not u.writes):
@@ -177,19 +171,23 @@ def _homes(cascade: Cascade, architecture: Architecture, phase: Phase) -> Iterat
                     else:
                         problem = _kept(tensor, writer, reader, option.residency.of)
                     if problem is not None:
-                        yield Objection(problem.where & np.asarray(option.when), problem.reason)
+                        where = problem.where & np.asarray(option.when)
+                        yield replace(problem, where=where)
 
 
-def _kept(tensor: str, writer: Use, reader: Use, tiles_of: Callable[..., object]) -> Objection | None:
+def _kept(
+    tensor: str, writer: Use, reader: Use, tiles_of: Callable[..., object]
+) -> Objection | None:
     """The loops outside of the tile that is alive are shared by its writer and its reader."""
     common = _common(writer.mapping, reader.mapping)
     for use in (writer, reader):
         tiles = tiles_of(use.mapping.einsum)
         below = tiles[0].below if tiles else None  # type: ignore[index]
         if use.mapping.position(below) > common:
-            return _everywhere(
+            return Objection(
+                True,
                 f"{reader.mapping.einsum} would need tiles of {tensor} that "
-                f"{writer.mapping.einsum} has overwritten: they do not share loop {below}"
+                f"{writer.mapping.einsum} has overwritten: they do not share loop {below}",
             )
     return None
 
@@ -197,12 +195,17 @@ def _kept(tensor: str, writer: Use, reader: Use, tiles_of: Callable[..., object]
 def _forwarding(
     cascade: Cascade, architecture: Architecture, tensor: str, writer: Use, reader: Use
 ) -> Objection | None:
-    """Arrays must be the same or linked; a later pass finds a tile only if the registers hold it."""
+    """Whether a tensor can go from its writer to a reader without a memory.
+
+    Between linked arrays it flows in the same pass. On one array it flows when both have the same
+    loops; otherwise the registers hold the tile that the writer makes before the reader takes over.
+    """
     w, r = writer.mapping, reader.mapping
     if w.array != r.array and (w.array, r.array) not in architecture.links:
-        return _everywhere(
+        return Objection(
+            True,
             f"{tensor} is handed from {w.einsum} on array {w.array} to {r.einsum} on array "
-            f"{r.array}, which are not linked in {architecture.name}"
+            f"{r.array}, which are not linked in {architecture.name}",
         )
     analysis = analysis_of(cascade)
     ranks = set(cascade.einsum(w.einsum).ranks) & set(cascade.einsum(r.einsum).ranks)
@@ -212,19 +215,20 @@ def _forwarding(
     spatial = product([loop for loop in w.loops if loop.spatial], writer.ranks)
     words = inside / spatial
     array = architecture.array(w.array)
-    if not later:
+    side_by_side = [lp.name for lp in w.loops] == [lp.name for lp in r.loops]
+    if not later and (w.array != r.array or side_by_side):
         return None
     if w.array != r.array:
-        return _everywhere(
+        return Objection(
+            True,
             f"{r.einsum} on array {r.array} needs {tensor} in a later pass over "
-            f"{', '.join(sorted(later))} than {w.einsum} on array {w.array} makes it: it must be kept"
+            f"{', '.join(sorted(later))} than {w.einsum} on array {w.array} makes it: keep it",
         )
     return Objection(
         words > array.register_words,
-        lambda i: (
-            f"{tensor} needs {at(words, i):g} words of registers in each PE of array {w.array} from "
-            f"one pass to the next, which has {at(array.register_words, i):g}"
-        ),
+        f"{tensor} needs {{:g}} words of registers in each PE of array {w.array} until {r.einsum} "
+        f"takes it, and there are {{:g}}",
+        (words, array.register_words),
     )
 
 
@@ -235,16 +239,13 @@ def _capacity(architecture: Architecture, phase: Phase, tally: Tally) -> Iterato
     for memory in architecture.memories[1:]:
         need = tally.footprint(memory.name) * architecture.word_bytes
         have = memory.size_bytes
-        largest = [(t, w) for (m, t, _), w in tally.footprint_words.items() if m == memory.name]
-
-        def reason(i: int, name: str = memory.name, need: Number = need, have: Number = have,
-                   tiles: list[tuple[str, Number]] = largest) -> str:  # fmt: skip
-            tensor, words = max(tiles, key=lambda tile: at(tile[1], i))
-            each = at(words, i) * at(architecture.word_bytes, i)
-            return (
-                f"the tiles of phase {phase.name} need {at(need, i):,.0f} bytes of {name}, "
-                f"which has {at(have, i):,.0f}: {at(need, i) - at(have, i):,.0f} bytes are missing "
-                f"(the largest tile is {tensor}'s, {each:,.0f} bytes)"
-            )
-
-        yield Objection(need > have, reason)
+        tiles = [(t, w) for (m, t, _), w in tally.footprint_words.items() if m == memory.name]
+        if not tiles:
+            continue
+        tensor, words = max(tiles, key=lambda tile: float(np.max(tile[1])))
+        yield Objection(
+            need > have,
+            f"the tiles of phase {phase.name} need {{:,.0f}} bytes of {memory.name}, which has "
+            f"{{:,.0f}}: {{:,.0f}} bytes are missing ({tensor} takes {{:,.0f}} bytes of them)",
+            (need, have, need - have, words * architecture.word_bytes),
+        )

@@ -19,7 +19,7 @@ Mask = Any
 """True, or a boolean array with one entry a design point."""
 
 IN_ARRAY = "array"
-"""The home of a tensor that no memory holds: it is forwarded from PE to PE, or kept in registers."""
+"""The home of a tensor that no memory holds: forwarded from PE to PE, or kept in registers."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,88 @@
+"""How a cascade is placed on an architecture.
+
+A mapper is a module with pydantic `Options` and a function `place`; one entry in `_MAPPERS` adds
+it. A mapper asks the simulator what candidates cost; the simulator never asks a mapper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from einsum_cascade.source import Document, InputError, Place, check
+
+if TYPE_CHECKING:
+    from archs import Architecture
+    from einsum_cascade import Cascade
+    from sim import Mapping as PlacedMapping
+
+_MAPPERS = {
+    "unfused": (
+        "mappers.unfused",
+        "one kernel after the other, each with the best mapping that a search finds",
+    ),
+    "flat": (
+        "mappers.flat",
+        "FLAT: both products and the softmax fused on tiles of rows; searched or pinned",
+    ),
+    "fusemax": (
+        "mappers.fusemax",
+        "FuseMax: a one-pass cascade fused on tiles of queries and keys",
+    ),
+}
+
+
+def list_mappers() -> list[str]:
+    """Names of the mappers."""
+    return list(_MAPPERS)
+
+
+def about(name: str) -> str:
+    """One line on what a mapper does."""
+    return _MAPPERS[name][1]
+
+
+def _module(name: str, place: Place | None = None) -> Any:
+    if name not in _MAPPERS:
+        raise InputError(f"unknown mapper {name!r}", place, allowed=_MAPPERS, found=name)
+    return import_module(_MAPPERS[name][0])
+
+
+def check_options(
+    name: str,
+    options: Mapping[str, Any],
+    document: Document | None = None,
+    keys: tuple[str | int, ...] = (),
+    base: Path | None = None,
+) -> Any:
+    """The options of a mapper, checked; `document` and `keys` say where they stand.
+
+    Paths in them are relative to `base`. Raises `InputError` for an unknown mapper or option.
+    """
+    place = document.place(*keys) if document else None
+    module = _module(name, place)
+    source = document or Document("<options>", dict(options))
+    checked = check(module.Options, source, keys, data=dict(options))
+    return checked.model_copy(update={"base": base}) if hasattr(checked, "base") else checked
+
+
+def place(
+    name: str,
+    options: Any,
+    *,
+    cascade: Cascade,
+    architecture: Architecture,
+    shape: Mapping[str, Any],
+) -> PlacedMapping:
+    """Place `cascade` on `architecture` for the design points of `shape` (rank -> extents).
+
+    Raises `InputError` when the mapper cannot place such a cascade at all; a point at which nothing
+    fits comes back as a mapping that the simulator finds infeasible.
+    """
+    function: Callable[..., PlacedMapping] = _module(name).place
+    return function(options, cascade, architecture, shape)
+
+
+__all__ = ["about", "check_options", "list_mappers", "place"]
