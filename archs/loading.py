@@ -63,12 +63,18 @@ class ArchitectureFile:
 
 
 def load_architecture(
-    reference: str | Mapping[str, Any], base: Path | None = None, place: Place | None = None
+    reference: str | Document | Mapping[str, Any],
+    base: Path | None = None,
+    place: Place | None = None,
 ) -> ArchitectureFile:
     """The architecture of that name, in that file, or given inline.
 
-    `reference` is a name of `list_architectures`, a path (relative to `base`) or a mapping that
-    `extends` another. Raises `InputError` with the place of the mistake.
+    `reference` is a name of `list_architectures`, a path (relative to `base`), or a mapping that
+    `extends` another (a document knows the places of its keys, for messages). Raises `InputError`
+    with the place of the mistake.
+
+    >>> load_architecture({"extends": "flat-edge", "clock_hz": "1 GHz"}).resolve().clock_hz
+    1000000000.0
     """
     document, chain = _collect(reference, base, place, ())
     schema = check(ArchitectureSchema, document)
@@ -78,7 +84,7 @@ def load_architecture(
 
 
 def _collect(
-    reference: str | Mapping[str, Any],
+    reference: str | Document | Mapping[str, Any],
     base: Path | None,
     place: Place | None,
     chain: tuple[str, ...],
@@ -87,12 +93,14 @@ def _collect(
     if len(chain) > _MAX_CHAIN:
         raise InputError(f"'extends' goes on too long: {' -> '.join(chain)}", place)
     if isinstance(reference, Mapping):
-        file = place.file if place else "<inline>"
-        document = Document(file, {"name": "inline", **reference})
-        if "extends" not in reference and not {"memories", "arrays"} <= set(reference):
-            raise InputError("an inline architecture needs 'extends'", place)
-        if "name" not in reference and isinstance(reference.get("extends"), str):
-            document.data["name"] = f"{Path(reference['extends']).stem}-modified"
+        reference = Document(place.file if place else "<inline>", dict(reference))
+    if isinstance(reference, Document):
+        document = reference
+        parent = document.data.get("extends")
+        if parent is None and not {"memories", "arrays"} <= set(document.data):
+            raise InputError("an inline architecture needs 'extends'", document.place())
+        named = {"name": f"{Path(str(parent)).stem}-modified", **document.data}
+        document = Document(document.file, named, document._root)
     else:
         path = _path(reference, base, place)
         document, base = read_yaml(path), path.parent
@@ -102,8 +110,7 @@ def _collect(
         return document, chain
     if not isinstance(parent, str):
         raise InputError("'extends' names an architecture or a file", document.place("extends"))
-    parent_place = place if isinstance(reference, Mapping) else document.place("extends")
-    above, chain = _collect(parent, base, parent_place, (*chain, parent))
+    above, chain = _collect(parent, base, document.place("extends"), (*chain, parent))
     whole = merged(above.data, data)
     # memories and arrays keep the order of the file that introduces them
     return Document(document.file, whole, document._root), chain

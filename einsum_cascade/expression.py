@@ -19,7 +19,7 @@ from lark.exceptions import UnexpectedInput
 from einsum_cascade.source import InputError, Place
 
 _GRAMMAR = r"""
-?start: sum
+?start: sum | sum "<=" sum -> le | sum "<" sum -> lt | sum ">=" sum -> ge | sum ">" sum -> gt
 ?sum: product | sum "+" product -> add | sum "-" product -> sub
 ?product: unary | product "*" unary -> mul | product "/" unary -> div
         | product "//" unary -> floordiv | product "%" unary -> mod
@@ -39,6 +39,10 @@ _BINARY = {
     "floordiv": np.floor_divide,
     "mod": np.mod,
     "pow": np.power,
+    "le": np.less_equal,
+    "lt": np.less,
+    "ge": np.greater_equal,
+    "gt": np.greater,
 }
 
 
@@ -118,8 +122,8 @@ class Expression:
 
 
 def parse_expression(text: str, place: Place | None = None) -> Expression:
-    """Parse arithmetic: numbers, names, `+ - * / // % **`, `min max ceil floor sqrt log2`,
-    and `pow2_at_least` (the least power of two that is not smaller).
+    """Parse arithmetic: numbers, names, `+ - * / // % **`, `min max ceil floor sqrt log2`, and
+    `pow2_at_least` (the least power of two that is not smaller); or one comparison of two such.
 
     Raises `InputError` where the text leaves the grammar or a function gets a wrong number of
     arguments.

@@ -102,6 +102,13 @@ class Document:
     data: dict[str, Any]
     _root: yaml.Node | None = field(default=None, repr=False, compare=False)
 
+    def part(self, *keys: str | int) -> Document:
+        """The mapping under `keys` as a document of its own, its places kept."""
+        data: Any = self.data
+        for key in keys:
+            data = data[key]
+        return Document(self.file, data, self._node(keys))
+
     def place(self, *keys: str | int) -> Place:
         """Where the value under `keys` stands; of a missing one, where its parent stands."""
         node = self._key_node(keys)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,16 @@ class Evaluation:
     lower_bound_bytes: Number
     infeasible: Any
     mapping_notes: Any
+
+    def __getitem__(self, index: Any) -> Evaluation:
+        """The points at `index` of every array, as NumPy indexes."""
+
+        def picked(value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return {key: each[index] for key, each in value.items()}
+            return value[index]
+
+        return Evaluation(**{f.name: picked(getattr(self, f.name)) for f in fields(self)})
 
     @property
     def bottleneck(self) -> Any:
