@@ -79,7 +79,9 @@ class Affine:
                 if a.variable and b.variable:
                     raise ValueError(f"{a.variable}*{b.variable} is not affine")
                 symbols = tuple(sorted((*a.symbols, *b.symbols)))
-                products.append(Term(a.variable or b.variable, symbols, a.coefficient * b.coefficient))
+                products.append(
+                    Term(a.variable or b.variable, symbols, a.coefficient * b.coefficient)
+                )
         return self._collect(products)
 
     def __str__(self) -> str:
@@ -133,7 +135,7 @@ class Affine:
         return self.is_constant and bool(self.symbols)
 
     def evaluate(self, shape: Mapping[str, Any], coordinates: Mapping[str, Any]) -> Any:
-        """The coordinate: integers or arrays, broadcast over what `shape` and `coordinates` hold."""
+        """The coordinate, broadcast over the integers and arrays that are given."""
         total: Any = 0
         for term in self.terms:
             value: Any = term.coefficient

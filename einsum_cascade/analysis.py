@@ -7,7 +7,7 @@ give sympy closed forms.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -71,9 +71,7 @@ class PassAnalysis:
             self.cascade.tensor(tensor)
             along = aliases(self.cascade, rank)
             members = family(self.cascade, tensor, along)
-            self._families[rank, tensor] = analyze_rank(
-                self.cascade, self._edges, rank, members
-            )
+            self._families[rank, tensor] = analyze_rank(self.cascade, self._edges, rank, members)
         return self._families[rank, tensor]
 
     def _has(self, tensor: str, rank: str) -> bool:
@@ -89,6 +87,18 @@ class PassAnalysis:
         """
         self.cascade.einsum(einsum)
         return self._on(rank).levels[einsum]
+
+    def fusible(self, einsums: Iterable[str], rank: str) -> bool:
+        """Whether the Einsums can share one loop over `rank`: no barrier lies between any two.
+
+        Exact, where equal levels are merely enough: an Einsum of level 1 that nothing of level 2
+        waits for can run in the second pass as well. Those that do not iterate over the rank are
+        passed over.
+        """
+        analysis = self._on(rank)
+        names = [self.cascade.einsum(name).name for name in einsums]
+        names = [name for name in names if analysis.levels[name]]
+        return not any(analysis.behind[name].intersection(names) for name in names)
 
     def completed(self, einsum: str, rank: str) -> int:
         """How many traversals of the rank must be complete before (a step of) the Einsum."""
@@ -122,24 +132,43 @@ class PassAnalysis:
     def live_ranks(self, tensor: str) -> tuple[str, ...]:
         """Ranks of which a whole fiber of `tensor` must be kept, or moved again.
 
-        Those along which it is read in two passes or more. Parts stand for a partitioned rank.
+        Those along which the Einsums that touch it cannot all run in one pass, in any schedule with
+        the fewest passes. Parts stand for a partitioned rank; the inner parts are live with the
+        outer one, unless every barrier of the outer one keeps them.
         """
         if tensor not in self._live:
-            found = []
-            for rank in self.cascade.tensor(tensor).ranks:
-                for leaf in self.cascade.leaves(rank):
-                    along = aliases(self.cascade, leaf)
-                    analysis = self._of(leaf, tensor)
-                    readers = self._readers(tensor)
-                    levels = {
-                        analysis.levels[e.name]
-                        for e, read in readers
-                        if any(a.tensor == read and carries(a, along) for a in e.operands)
-                    }
-                    if len(levels - {0}) > 1:
-                        found.append(leaf)
-            self._live[tensor] = tuple(found)
+            ranks = self.cascade.tensor(tensor).ranks
+            leaves = [leaf for rank in ranks for leaf in self.cascade.leaves(rank)]
+            live = {leaf for leaf in leaves if self._is_live(tensor, leaf)}
+            for outer in tuple(live):
+                inner = set(self.cascade.inner_to(outer)).intersection(leaves)
+                live |= {rank for rank in inner if not self._barriers_keep(outer, rank)}
+            self._live[tensor] = tuple(leaf for leaf in leaves if leaf in live)
         return self._live[tensor]
+
+    def _is_live(self, tensor: str, rank: str) -> bool:
+        analysis = self._on(rank)
+        touching = [
+            e.name
+            for e, read in self._readers(tensor)
+            if any(a.tensor == read and carries(a, analysis.along) for a in e.operands)
+        ]
+        touching += [
+            e.name for e in self.cascade.producers[tensor] if carries(e.output, analysis.along)
+        ]
+        return any(
+            analysis.apart(one, other)
+            for position, one in enumerate(touching)
+            for other in touching[:position]
+            if analysis.levels[one] and analysis.levels[other]
+        )
+
+    def _barriers_keep(self, outer: str, inner: str) -> bool:
+        """Whether whatever completes a traversal of `outer` does so for each `inner` coordinate."""
+        along = aliases(self.cascade, outer)
+        within = aliases(self.cascade, inner)
+        completing = [e for e in self.cascade.einsums if any(r in along for r in e.reduction_ranks)]
+        return bool(completing) and all(carries(e.output, within) for e in completing)
 
     @cached_property
     def _live(self) -> dict[str, tuple[str, ...]]:

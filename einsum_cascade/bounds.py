@@ -9,18 +9,18 @@ smallest has i words a column.
 Let t(1) be the time at which the last column of T is first read. No fiber of the instance has begun
 pass 2 by then, since each waits for a reduction over all columns of the instance. So at t(1) each
 column either is on chip, as at least min(a, i) words, or something of it is read after t(1): T
-itself, or a tensor on the way, which was written before. Let t(2) be the time when the last of those
-columns is read after t(1), and so on: reads between t(j) and t(j+1) are distinct, hence
+itself, or a tensor on the way, which was written before. Let t(2) be the time when the last of
+those columns is read after t(1), and so on: reads between t(j) and t(j+1) are distinct, hence
 
     reads beyond the first  >=  (n-1) * (columns * min(a, i) - buffer)
 
-and, if anything but T is read, at least one tensor was written on top. The least over both ways, for
-a word kept on chip saves at most `min(a, 2i)/min(a, i)` words a pass:
+and, if anything but T is read, at least one tensor was written on top. The least over both ways,
+for a word kept on chip saves at most `min(a, 2i)/min(a, i)` words a pass:
 
     extra >= min((n-1)*a, (n-1)*min(a, i) + w) * columns - (n-1) * buffer * min(a, 2i)/min(a, i)
 
-with w = i, or 0 where an output is written anyway. The sum over instances holds; families that share
-a tensor are not summed, the largest counts.
+with w = i, or 0 where an output is written anyway. The sum over instances holds; families that
+share a tensor are not summed, the largest counts.
 
 The argument needs that a barrier value waits for every column of its instance. Where a filter cuts
 the iteration space, an index is shifted or read under another rank's variable, or a barrier keeps a
@@ -71,7 +71,9 @@ def reloads(
         return ()
     found = []
     for name in cascade.inputs:
-        ranks = {leaf: None for r in cascade.tensors[name].ranks for leaf in (r, *cascade.leaves(r))}
+        ranks = {
+            leaf: None for r in cascade.tensors[name].ranks for leaf in (r, *cascade.leaves(r))
+        }
         for rank in ranks:
             if passes(rank, name) > 1:
                 found += _reloads_of(cascade, analyze(rank, name), rank, name)
@@ -79,7 +81,7 @@ def reloads(
 
 
 def _is_simple(cascade: Cascade, einsum: Einsum) -> bool:
-    """No filter; every index a plain variable of its rank, the parts of it, or an iterative step."""
+    """No filter; every index a variable of its rank, the parts of it, or an iterative step."""
     if einsum.filters:
         return False
     for access in einsum.operands:
@@ -95,9 +97,7 @@ def _is_simple(cascade: Cascade, einsum: Einsum) -> bool:
     return True
 
 
-def _reloads_of(
-    cascade: Cascade, analysis: RankAnalysis, rank: str, tensor: str
-) -> list[Reload]:
+def _reloads_of(cascade: Cascade, analysis: RankAnalysis, rank: str, tensor: str) -> list[Reload]:
     """One `Reload` for all further passes if they share their instances, else one a pass."""
     members = family(cascade, tensor, analysis.along)
     own = _leaves(cascade, tensor)
@@ -184,9 +184,7 @@ def reload_bound(
     return total
 
 
-def _extra(
-    cascade: Cascade, item: Reload, values: Mapping[str, Any], buffer_words: Any
-) -> Any:
+def _extra(cascade: Cascade, item: Reload, values: Mapping[str, Any], buffer_words: Any) -> Any:
     instances: Any = 1
     for rank in item.instances:
         instances = instances * values[rank]

@@ -7,13 +7,13 @@ The way: `schema` says which keys a file has, `notation` gives a syntax tree for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from types import MappingProxyType
 
-from einsum_cascade.affine import Affine, mixed_radix
+from einsum_cascade.affine import Affine
 from einsum_cascade.cascade import (
     Access,
     Call,
@@ -36,7 +36,7 @@ from einsum_cascade.declarations import (
     define_tensors,
     statements,
 )
-from einsum_cascade.notation import Raw, RawAccess, RawCall, RawNumber, to_affine
+from einsum_cascade.notation import Raw, RawAccess, RawCall, RawNumber
 from einsum_cascade.schema import CascadeSpec
 from einsum_cascade.source import Document, InputError, check, parse_yaml, read_yaml
 
@@ -206,7 +206,7 @@ class _Resolver:
         self.tensors = tensors
 
     def affine(self, raw: Raw) -> Affine:
-        return to_affine(raw, lambda a: self.names.index(a, self.locate), self.locate)
+        return self.names.affine(raw, self.locate)
 
     def node(self, raw: Raw) -> Node:
         if isinstance(raw, RawNumber):
@@ -246,9 +246,10 @@ class _Resolver:
     def access(self, raw: RawAccess) -> Node:
         place = self.locate(raw.column)
         tensor = self.tensors.get(raw.name)
-        if raw.indices is None and (tensor is None or raw.name in self.names.symbols):
-            if raw.name in self.names.symbols or raw.name in self.names.of_variable:
-                return Coordinate(self.names.index(raw, self.locate))
+        is_symbol = raw.name in self.names.symbols
+        is_variable = tensor is None and raw.name in self.names.of_variable
+        if raw.indices is None and (is_symbol or is_variable):
+            return Coordinate(self.names.index(raw, self.locate))
         if tensor is None:
             raise InputError(
                 f"the tensor {raw.name!r} is never defined",
@@ -268,9 +269,7 @@ class _Resolver:
             resolved.append(affine)
         return Access(raw.name, tuple(resolved), place)
 
-    def _same_rank(
-        self, tensor: Tensor, position: int, rank: str, index: Affine, raw: Raw
-    ) -> None:
+    def _same_rank(self, tensor: Tensor, position: int, rank: str, index: Affine, raw: Raw) -> None:
         """A single variable must range over the rank that the tensor has there."""
         names = self.names
         variable = index.variable
@@ -281,14 +280,10 @@ class _Resolver:
             raise InputError(
                 f"{tensor.name} has {_ranks(tensor)}: its index {position + 1} ranges over {rank}, "
                 f"found {variable!r} of {found}",
-                _place_of(raw, self.locate),
+                self.locate(raw.column),
                 allowed=[rank.lower()],
                 found=variable,
             )
-
-
-def _place_of(raw: Raw, locate: Callable[[int], object]) -> object:
-    return locate(raw.column)
 
 
 def _ranks(tensor: Tensor) -> str:
@@ -302,4 +297,4 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun if number == 1 else plural}"
 
 
-__all__ = ["build", "load_cascade", "mixed_radix", "parse_cascade"]
+__all__ = ["build", "load_cascade", "parse_cascade"]

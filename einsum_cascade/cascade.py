@@ -263,6 +263,14 @@ class Cascade:
         parts = self.ranks[rank].partition
         return tuple(leaf for part in parts for leaf in self.leaves(part)) if parts else (rank,)
 
+    def inner_to(self, leaf: str) -> tuple[str, ...]:
+        """The innermost parts that lie inside `leaf`, of the rank that it is a part of."""
+        top = leaf
+        while (parent := self.ranks[top].parent) is not None:
+            top = parent
+        parts = self.leaves(top)
+        return parts[parts.index(leaf) + 1 :] if leaf in parts else ()
+
     @cached_property
     def order(self) -> tuple[Einsum, ...]:
         """The Einsums so that each follows what it reads of the same iteration."""

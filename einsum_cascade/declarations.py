@@ -8,7 +8,15 @@ from dataclasses import dataclass, field, replace
 
 from einsum_cascade.affine import Affine, mixed_radix
 from einsum_cascade.cascade import Einsum, Rank, Section, Tensor
-from einsum_cascade.notation import Locate, RawAccess, RawCondition, RawEinsum, parse, to_affine
+from einsum_cascade.notation import (
+    Locate,
+    Raw,
+    RawAccess,
+    RawCondition,
+    RawEinsum,
+    parse,
+    to_affine,
+)
 from einsum_cascade.schema import CascadeSpec
 from einsum_cascade.source import Document, InputError, Place
 
@@ -46,6 +54,10 @@ class Names:
                 found=name,
             )
         return self.of_variable[name]
+
+    def affine(self, raw: Raw, locate: Locate) -> Affine:
+        """An index expression of variables, extents and parameters."""
+        return to_affine(raw, lambda access: self.index(access, locate), locate)
 
     def index(self, raw: RawAccess, locate: Locate) -> Affine:
         """An index variable, an extent or a parameter."""
@@ -107,12 +119,14 @@ def declare_ranks(spec: CascadeSpec, document: Document) -> Names:
             raise InputError(
                 f"unknown rank {rank.like!r}", place, allowed=spec.ranks, found=rank.like
             )
-    for name, rank in spec.ranks.items():
+    for name in spec.ranks:
         for step, key in ((parents, "partition"), (_likes(spec), "like")):
             seen, at = {name}, step.get(name)
             while at is not None:
                 if at in seen:
-                    raise InputError(f"{name!r} comes from itself", document.place("ranks", name, key))
+                    raise InputError(
+                        f"{name!r} comes from itself", document.place("ranks", name, key)
+                    )
                 seen.add(at)
                 at = step.get(at)
     for name in spec.parameters:
@@ -132,6 +146,11 @@ def declare_ranks(spec: CascadeSpec, document: Document) -> Names:
         if name in ("max", "min", "exp", "log", "sqrt", "sum", "product"):
             raise InputError(f"{name!r} is built in", document.place("functions", name))
     return replace(names, ranks=_iterative(spec, document, names))
+
+
+def _text_at(document: Document, *keys: str | int, line: int = 0) -> Locate:
+    """Places in the text under `keys`."""
+    return lambda column: document.text_place(*keys, line=line, column=column)
 
 
 def _likes(spec: CascadeSpec) -> dict[str, str]:
@@ -155,7 +174,7 @@ def _iterative(spec: CascadeSpec, document: Document, names: Names) -> dict[str,
             raise InputError(f"{rank.name!r} is iterated twice", document.place(*keys))
         stop = Affine.of_symbol(rank.name)
         if iterate.stop is not None:
-            stop = _stop(iterate.stop, rank, names, lambda c, k=keys: document.text_place(*k, "stop", column=c))
+            stop = _stop(iterate.stop, rank, names, _text_at(document, *keys, "stop"))
         ranks[rank.name] = replace(rank, iterative=True, start=iterate.start, stop=stop)
     return ranks
 
@@ -164,8 +183,8 @@ def _stop(text: str, rank: Rank, names: Names, locate: Locate) -> Affine:
     """The first coordinate at which the iteration is over."""
     conditions: list[RawCondition] = parse(text, "condition", locate)
     condition = conditions[0]
-    left = to_affine(condition.left, lambda a: names.index(a, locate), locate)
-    right = to_affine(condition.right, lambda a: names.index(a, locate), locate)
+    left = names.affine(condition.left, locate)
+    right = names.affine(condition.right, locate)
     allowed = f"{rank.variable} >= {rank.name}"
     if len(conditions) > 1 or left != Affine.of_variable(rank.variable) or not right.is_constant:
         raise InputError(
@@ -188,16 +207,13 @@ def declare_inputs(spec: CascadeSpec, document: Document, names: Names) -> dict[
     """The input tensors, from declarations such as `Q[b,h,e,p]`."""
     tensors: dict[str, Tensor] = {}
     for position, text in enumerate(spec.inputs):
-
-        def locate(column: int, position: int = position) -> Place:
-            return document.text_place("inputs", position, column=column)
-
+        locate = _text_at(document, "inputs", position)
         access = parse(text, "access", locate)
         if not isinstance(access, RawAccess):
             raise InputError("a tensor with its ranks must stand here, e.g. 'Q[e,p]'", locate(0))
         ranks = []
         for index in access.indices or ():
-            affine = to_affine(index, lambda a, at=locate: names.index(a, at), locate)
+            affine = names.affine(index, locate)
             if not affine.is_plain:
                 raise InputError(
                     f"an input is declared with index variables only, found '{affine}'",
@@ -236,18 +252,12 @@ def statements(spec: CascadeSpec, document: Document, names: Names) -> tuple[Sta
             if not text.strip() and isinstance(given, str):
                 continue
 
-            def locate(
-                column: int, section: str = section, at: int = position, flat: bool = isinstance(given, str)
-            ) -> Place:
-                if flat:
-                    return document.text_place(section, line=at, column=column)
-                return document.text_place(section, at, column=column)
-
+            if isinstance(given, str):
+                locate = _text_at(document, section, line=position)
+            else:
+                locate = _text_at(document, section, position)
             raw = parse(text, "einsum", locate)
-            indices = tuple(
-                to_affine(index, lambda a, at=locate: names.index(a, at), locate)
-                for index in raw.output.indices or ()
-            )
+            indices = tuple(names.affine(index, locate) for index in raw.output.indices or ())
             found.append(Statement(section, raw, locate, indices))
     if not found:
         raise InputError("a cascade has at least one Einsum", document.place("body"))
@@ -320,12 +330,12 @@ def _output_rank(index: Affine, names: Names, place: Place | None) -> str:
             place,
             allowed=[f"{v}+1" for v in iterative],
         )
-    for rank in names.ranks.values():
-        if rank.partition and index == mixed_radix(rank.partition):
-            return rank.name
+    for whole in names.ranks.values():
+        if whole.partition and index == mixed_radix(whole.partition):
+            return whole.name
     raise InputError(
-        f"'{index}' on the left side is neither an index variable, nor a coordinate of an iterative "
-        "rank, nor the parts of a partitioned rank",
+        f"'{index}' on the left side is neither an index variable, nor a coordinate of an "
+        "iterative rank, nor the parts of a partitioned rank",
         place,
         allowed=[str(mixed_radix(r.partition)) for r in names.ranks.values() if r.partition],
     )
@@ -352,12 +362,19 @@ def _check_boundary(
         )
     if len(statement.indices) != len(tensor.ranks):
         raise InputError(
-            f"{name} has the ranks {', '.join(tensor.ranks)}, found {len(statement.indices)} indices",
+            f"{name} has the ranks {', '.join(tensor.ranks)}, found {len(statement.indices)} "
+            "indices",
             place,
         )
-    main = next(s for s in written if s.tensor == name and not any(i.is_constant for i in s.indices))
+    main = next(
+        s for s in written if s.tensor == name and not any(i.is_constant for i in s.indices)
+    )
     for rank_name, index, body, raw in zip(
-        tensor.ranks, statement.indices, main.indices, statement.raw.output.indices or (), strict=True
+        tensor.ranks,
+        statement.indices,
+        main.indices,
+        statement.raw.output.indices or (),
+        strict=True,
     ):
         at, rank = statement.locate(raw.column), names.ranks[rank_name]
         if not index.is_constant:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Dependency:
     """`consumer` reads what `producer` made, at `access`, `distance` iterations earlier.
 
-    A distance of 0 is the same iteration, or no iteration at all; else `rank` is the iterative rank.
+    A distance of 0 is the same iteration, or no iteration at all; else `rank` is the one iterated.
     """
 
     producer: Einsum
@@ -52,18 +52,17 @@ def _may_meet(cascade: Cascade, producer: Einsum, access: Access) -> bool:
             later = written.offset < start + read.offset
             if read.variable and cascade.ranks[rank].iterative and later:
                 return False  # e.g. RM[m1+1] never meets RM[0]
-        elif read_number and cascade.ranks[rank].iterative:
-            if read.offset < start + written.offset:
-                return False  # a boundary that only the initialization sets
+        elif read_number and cascade.ranks[rank].iterative and read.offset < start + written.offset:
+            return False  # a boundary that only the initialization sets
     return True
 
 
 def _distance(cascade: Cascade, producer: Einsum, access: Access) -> tuple[int, str | None]:
     ranks = cascade.tensors[access.tensor].ranks
     for rank, written, read in zip(ranks, producer.output.indices, access.indices, strict=True):
-        if cascade.ranks[rank].iterative and written.variable and written.variable == read.variable:
-            if written.offset != read.offset:
-                return written.offset - read.offset, rank
+        same = written.variable is not None and written.variable == read.variable
+        if cascade.ranks[rank].iterative and same and written.offset != read.offset:
+            return written.offset - read.offset, rank
     return 0, None
 
 
@@ -109,7 +108,7 @@ def recurrences(cascade: Cascade) -> tuple[tuple[Einsum, ...], ...]:
         return tuple((einsum,) for einsum in cascade.order)
     import networkx as nx
 
-    graph = nx.DiGraph()
+    graph: nx.DiGraph[str] = nx.DiGraph()
     graph.add_nodes_from(e.name for e in cascade.einsums)
     graph.add_edges_from((a, b) for a, many in following.items() for b in many)
     condensed = nx.condensation(graph)
@@ -146,9 +145,12 @@ def networkx_graph(cascade: Cascade) -> nx.DiGraph[str]:
         graph.add_node(einsum.name, kind="einsum", einsum=einsum)
         for access in einsum.operands:
             if cascade.tensors[access.tensor].role == "input":
-                graph.add_edge(f"input {access.tensor}", einsum.name, tensor=access.tensor, distance=0)
+                graph.add_edge(
+                    f"input {access.tensor}", einsum.name, tensor=access.tensor, distance=0
+                )
     for d in dependencies(cascade):
         graph.add_edge(
             d.producer.name, d.consumer.name, tensor=d.access.tensor, distance=d.distance
         )
-    return nx.freeze(graph)
+    nx.freeze(graph)
+    return graph

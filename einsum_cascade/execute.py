@@ -94,9 +94,7 @@ def _iterated(cascade: Cascade, group: tuple[Einsum, ...]) -> str:
     return common[0]
 
 
-def _shape(
-    cascade: Cascade, arrays: Mapping[str, Array], shape: dict[str, int]
-) -> dict[str, Any]:
+def _shape(cascade: Cascade, arrays: Mapping[str, Array], shape: dict[str, int]) -> dict[str, Any]:
     """Extents from the axes of the inputs and what was given beside."""
     for name in cascade.inputs:
         if name not in arrays:
@@ -116,9 +114,7 @@ def _shape(
             )
         for rank, extent in zip(ranks, array.shape, strict=True):
             if shape.setdefault(rank, extent) != extent:
-                raise InputError(
-                    f"{name} has {extent} along {rank}, where {rank} = {shape[rank]}"
-                )
+                raise InputError(f"{name} has {extent} along {rank}, where {rank} = {shape[rank]}")
     return resolve_shape(cascade, shape)
 
 

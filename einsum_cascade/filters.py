@@ -123,7 +123,7 @@ def _bounds(
     ranges: Ranges,
     values: Mapping[str, Any],
 ) -> tuple[Any, Any] | None:
-    """Bounds (inclusive) on x, or on x - y with x the first name; None when it is not that simple."""
+    """Bounds (inclusive) on x, or on x - y with x the first name; None for anything else."""
     names = sorted(group)
     if len(names) > 2:
         return None
@@ -160,12 +160,7 @@ def _at_most(limit: Any, x: Any, y: Any) -> Any:
 
     The sum over j of clip(j + limit + 1, 0, x), written with triangular numbers.
     """
-    return (
-        _triangle(y + limit)
-        - _triangle(limit)
-        - _triangle(y + limit - x)
-        + _triangle(limit - x)
-    )
+    return _triangle(y + limit) - _triangle(limit) - _triangle(y + limit - x) + _triangle(limit - x)
 
 
 def _triangle(n: Any) -> Any:
@@ -202,7 +197,9 @@ def _enumerated(
         text = ", ".join(str(c) for _, c in conditions)
         return sympy.Symbol(f"points({', '.join(names)}: {text})", positive=True, integer=True)
     used = {s for d, _ in conditions for s in d.symbols}
-    arrays = [np.asarray(e) for n in names for e in ranges[n]] + [np.asarray(values[s]) for s in used]
+    arrays = [np.asarray(e) for n in names for e in ranges[n]] + [
+        np.asarray(values[s]) for s in used
+    ]
     form = np.broadcast_shapes(*(a.shape for a in arrays))
     counts = np.empty(form)
     for at in product(*map(range, form)):

@@ -228,9 +228,10 @@ def parse(text: str, start: str, locate: Locate) -> Any:
             f"unexpected {found} in {text.strip()!r}", locate(column), allowed=expected
         ) from None
     except UnexpectedCharacters as error:
-        found = repr(text[error.pos_in_stream])
+        column = error.column - 1
+        found = repr(text[column])
         raise InputError(
-            f"unexpected character {found} in {text.strip()!r}", locate(error.pos_in_stream)
+            f"unexpected character {found} in {text.strip()!r}", locate(column)
         ) from None
     except UnexpectedInput:
         raise InputError(f"not an Einsum: {text.strip()!r}", locate(0)) from None

@@ -2,8 +2,9 @@
 
 FuseMax (MICRO 2024), section III: a *pass* over a fiber is one traversal of all its elements. An
 Einsum that iterates over a rank R and needs a value that exists only once an earlier Einsum has
-gone through the whole R fiber starts a new pass, when both touch the same tensor or tensors computed
-from it element by element along R. Einsums of one pass can be fused on R, those of two cannot.
+gone through the whole R fiber starts a new pass, when both touch the same tensor or tensors
+computed from it element by element along R. Einsums of one pass can be fused on R, those of two
+cannot.
 
 Two notions, both computed here for one rank at a time:
 
@@ -87,7 +88,9 @@ class RankAnalysis:
 
     `levels[X]` is 0 for an Einsum that does not iterate over the rank; `completed[X]` counts the
     traversals that must be complete before X (at all, when it does not iterate over the rank).
-    `forced_by[X]` is the dependency that set the number.
+    `forced_by[X]` is the dependency that set the number. `latest[X]` is the last level at which X
+    can run without adding a level to the rank. `behind[X]` are the Einsums whose traversal of the
+    rank must be complete before X.
     """
 
     rank: str
@@ -95,6 +98,14 @@ class RankAnalysis:
     levels: dict[str, int]
     completed: dict[str, int]
     forced_by: dict[str, Dependency]
+    latest: dict[str, int]
+    behind: dict[str, frozenset[str]]
+
+    def apart(self, one: str, other: str) -> bool:
+        """Whether no schedule with the fewest passes has both Einsums in one pass."""
+        if one in self.behind[other] or other in self.behind[one]:
+            return True
+        return self.levels[one] > self.latest[other] or self.levels[other] > self.latest[one]
 
 
 def analyze_rank(
@@ -135,7 +146,67 @@ def analyze_rank(
         einsum.name: completed[einsum.name] + 1 if counted[einsum.name] else 0
         for einsum in cascade.einsums
     }
-    return RankAnalysis(rank, along, levels, completed, forced_by)
+    latest = _latest(cascade, into, along, counted, levels)
+    return RankAnalysis(
+        rank, along, levels, completed, forced_by, latest, _behind(cascade, into, along, counted)
+    )
+
+
+def _latest(
+    cascade: Cascade,
+    into: dict[str, list[Dependency]],
+    along: frozenset[str],
+    counted: dict[str, bool],
+    levels: dict[str, int],
+) -> dict[str, int]:
+    """The last level of each Einsum: the most levels, less the barriers that must follow it."""
+    follow: dict[str, int | None] = {name: 0 if counted[name] else None for name in counted}
+    for _ in range(len(counted) + 1):
+        changed = False
+        for consumer in reversed(cascade.order):
+            after = follow[consumer.name]
+            if after is None:
+                continue
+            for edge in into[consumer.name]:
+                name = edge.producer.name
+                barrier = counted[name] and _is_barrier(cascade, edge, along)
+                value = after + barrier
+                old = follow[name]
+                if old is None or value > old:
+                    follow[name] = value
+                    changed = True
+        if not changed:
+            break
+    most = max(levels.values(), default=0)
+    return {name: most - (follow[name] or 0) if counted[name] else 0 for name in counted}
+
+
+def _behind(
+    cascade: Cascade,
+    into: dict[str, list[Dependency]],
+    along: frozenset[str],
+    counted: dict[str, bool],
+) -> dict[str, frozenset[str]]:
+    """For each Einsum, those whose whole traversal must precede it."""
+    behind: dict[str, frozenset[str]] = {name: frozenset() for name in counted}
+    upstream = {name: frozenset([name] if counted[name] else []) for name in counted}
+    for _ in range(len(counted) + 1):
+        changed = False
+        for einsum in cascade.order:
+            name = einsum.name
+            up, done = upstream[name], behind[name]
+            for edge in into[name]:
+                producer = edge.producer.name
+                up |= upstream[producer]
+                done |= behind[producer]
+                if counted[producer] and _is_barrier(cascade, edge, along):
+                    done |= upstream[producer]
+            if (up, done) != (upstream[name], behind[name]):
+                upstream[name], behind[name] = up, done
+                changed = True
+        if not changed:
+            break
+    return behind
 
 
 def _iterates(einsum: Einsum, along: frozenset[str]) -> bool:

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from einsum_cascade.affine import Affine
-from einsum_cascade.cascade import Access, Call, Cascade, Condition, Coordinate, Einsum, Node, Number
+from einsum_cascade.cascade import (
+    Access,
+    Call,
+    Cascade,
+    Condition,
+    Coordinate,
+    Einsum,
+    Node,
+    Number,
+)
 
 _UNICODE = {"add": " + ", "sub": " − ", "mul": " · ", "div": " / "}
 _LATEX = {"add": " + ", "sub": " - ", "mul": " \\cdot ", "div": " / "}
@@ -167,8 +176,10 @@ def _latex_index(index: Affine) -> str:
 
 
 def _latex_access(access: Access) -> str:
-    name = _symbol(access.tensor) if len(access.tensor.rstrip("0123456789")) == 1 else (
-        f"\\mathit{{{_escaped(access.tensor)}}}"
+    name = (
+        _symbol(access.tensor)
+        if len(access.tensor.rstrip("0123456789")) == 1
+        else (f"\\mathit{{{_escaped(access.tensor)}}}")
     )
     if not access.indices:
         return name

@@ -42,9 +42,8 @@ def resolve_shape(cascade: Cascade, shape: Shape) -> dict[str, Any]:
             )
         known[name] = _positive_integer(name, value)
     for rank in cascade.ranks.values():
-        if rank.iterative and rank.stop is not None and rank.stop.symbols != (rank.name,):
-            if not rank.stop.symbols and rank.name not in known:
-                known[rank.name] = rank.stop.offset
+        if rank.stop is not None and not rank.stop.symbols:
+            known.setdefault(rank.name, rank.stop.offset)
     changed = True
     while changed:
         changed = _derive(cascade, known)
@@ -102,7 +101,8 @@ def _derive(cascade: Cascade, known: dict[str, Any]) -> bool:
             if np.any(remainder):
                 at = np.unravel_index(int(np.argmax(remainder != 0)), remainder.shape)
                 whole, part = (
-                    int(np.broadcast_to(v, remainder.shape)[at]) for v in (known[rank.name], divisor)
+                    int(np.broadcast_to(v, remainder.shape)[at])
+                    for v in (known[rank.name], divisor)
                 )
                 raise InputError(
                     f"{rank.name} = {whole} is not divisible by {' * '.join(others)} = {part}, so "
@@ -118,9 +118,7 @@ def _agree(known: dict[str, Any], name: str, value: Any, rule: str) -> None:
     if name not in known:
         known[name] = value
     elif np.any(np.asarray(known[name] != value)):
-        raise InputError(
-            f"{name} = {shown(known[name])} disagrees with {rule} = {shown(value)}"
-        )
+        raise InputError(f"{name} = {shown(known[name])} disagrees with {rule} = {shown(value)}")
 
 
 def _product(values: Iterable[Any]) -> Any:
@@ -152,8 +150,10 @@ def symbols(cascade: Cascade) -> dict[str, Any]:
             rank = cascade.ranks.get(name)
             if rank is not None and rank.like is not None:
                 result[name] = symbol(rank.like)
-            elif rank is not None and rank.parent and (
-                cascade.ranks[rank.parent].partition[0] == name
+            elif (
+                rank is not None
+                and rank.parent
+                and (cascade.ranks[rank.parent].partition[0] == name)
             ):
                 inner = cascade.ranks[rank.parent].partition[1:]
                 result[name] = symbol(rank.parent) / _product(map(symbol, inner))

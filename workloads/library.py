@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,7 @@ def cascade(name_or_path: str | Path, base: str | Path | None = None) -> Cascade
     return _packaged_cascade(found) if isinstance(found, str) else load_cascade(found)
 
 
-def model(
-    source: str | Path | Mapping[str, Any], base: str | Path | None = None
-) -> Model:
+def model(source: str | Path | Mapping[str, Any], base: str | Path | None = None) -> Model:
     """A packaged model by its name, the user's own by its path, or one given as a mapping.
 
     >>> model("xlm").E, model({"D": 128, "H": 2, "E": 64, "S": 512}).name
@@ -60,18 +58,18 @@ def model(
     return _packaged_model(found) if isinstance(found, str) else check(Model, read_yaml(found))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _names(kind: str) -> tuple[str, ...]:
     entries = (files("workloads") / kind).iterdir()
     return tuple(sorted(e.name.removesuffix(".yaml") for e in entries if e.name.endswith(".yaml")))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _packaged_cascade(name: str) -> Cascade:
     return load_cascade(_packaged("cascades", name))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _packaged_model(name: str) -> Model:
     return check(Model, _packaged("models", name))
 
