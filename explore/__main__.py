@@ -1,0 +1,5 @@
+"""`python -m explore`."""
+
+from explore.cli import main
+
+main()

@@ -1,0 +1,259 @@
+"""The `explore` command. Heavy imports happen inside the commands: start-up is instant."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import polars as pl
+
+app = typer.Typer(
+    name="explore",
+    help="Rank attention algorithms, accelerators and mappings before anything is built.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+MISTAKE, NOTHING_FEASIBLE, OUT_OF_TOLERANCE = 2, 3, 1
+
+SpecFile = Annotated[Path, typer.Argument(help="The experiment: a YAML file.", metavar="SPEC")]
+Out = Annotated[Path | None, typer.Option(help="Folder of the results.", metavar="DIR")]
+Force = Annotated[bool, typer.Option("--force", help="Write over results that are there.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from explore import __version__
+
+        typer.echo(f"explore {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("run")
+def run_command(spec: SpecFile, out: Out = None, force: Force = False) -> None:
+    """Evaluate every design point of SPEC, rank the designs, write results and figures."""
+    from explore.results import FIGURES, refuse_overwriting, write
+    from explore.run import run, summarize
+    from explore.spec import load_experiment
+
+    experiment = load_experiment(spec)
+    folder = out if out is not None else Path("results") / experiment.name
+    refuse_overwriting(folder, force)
+    with _progress(experiment.points) as advance:
+        table = run(experiment, advance)
+    write(table, folder, spec.read_text(encoding="utf-8-sig"))
+    _print_summary(summarize(table), experiment.schema.rank.baseline)
+    reasons = table["reason"].drop_nulls()
+    if len(reasons):
+        typer.echo(f"{len(reasons)} of {table.height} points are infeasible, the first because:")
+        typer.echo(f"  {reasons[0]}")
+    if len(reasons) < table.height:
+        written = _draw(table, folder / FIGURES, experiment.schema.rank.baseline,
+                        experiment.schema.figures.width, experiment.schema.figures.formats)  # fmt: skip
+        typer.echo(f"{table.height} rows in {folder}, {written} figure files in {folder / FIGURES}")
+    else:
+        typer.echo(f"{table.height} rows in {folder}; no point is feasible, nothing to draw")
+        raise typer.Exit(NOTHING_FEASIBLE)
+
+
+@app.command("plot")
+def plot_command(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="DIR")],
+    width: Annotated[str, typer.Option(help="auto, single or double column.")] = "auto",
+) -> None:
+    """Draw the figures of a run again."""
+    from einsum_cascade.source import InputError, check, read_yaml
+    from explore.results import FIGURES, SPEC, read
+    from explore.schema import ExperimentSchema
+
+    if width not in ("auto", "single", "double"):
+        raise InputError(
+            f"unknown width {width!r}", allowed=("auto", "single", "double"), found=width
+        )
+    table = read(folder)
+    baseline, formats = None, ["pdf", "svg", "png"]
+    if (folder / SPEC).is_file():
+        schema = check(ExperimentSchema, read_yaml(folder / SPEC))
+        baseline, formats = schema.rank.baseline, list(schema.figures.formats)
+        width = schema.figures.width if width == "auto" else width
+    written = _draw(table, folder / FIGURES, baseline, width, formats)
+    typer.echo(f"{written} figure files in {folder / FIGURES}")
+
+
+@app.command("passes")
+def passes_command(
+    cascade: Annotated[str, typer.Argument(help="A cascade by name, or a YAML file.")],
+    rank: Annotated[str | None, typer.Option(help="Only the passes over this rank.")] = None,
+    shape: Annotated[
+        list[str] | None, typer.Option(help="Extents, e.g. --shape M=1K P=1K.", metavar="K=V")
+    ] = None,
+    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+) -> None:
+    """How many passes a cascade needs over each rank, and what forces each of them."""
+    import workloads
+    from einsum_cascade import analyze_passes
+    from einsum_cascade.expression import parse_quantity
+    from einsum_cascade.source import InputError
+
+    found = workloads.cascade(cascade)
+    extents = {}
+    for text in (*(shape or ()), *(more or ())):
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--shape takes RANK=EXTENT, found {text!r}")
+        extent = parse_quantity(value)
+        if extent != int(extent):
+            raise InputError(f"{name} must be a whole number, found {value!r}")
+        extents[name] = int(extent)
+    if rank is not None:
+        found.rank(rank)
+    analysis = analyze_passes(found)
+    typer.echo(analysis.report(rank=rank, shape=extents or None))
+
+
+@app.command("list")
+def list_command() -> None:
+    """The cascades, architectures, mappers and models that specs can name."""
+    import archs
+    import mappers
+    import workloads
+
+    def first_sentence(text: str) -> str:
+        return " ".join(text.split()).partition(". ")[0].rstrip(".")
+
+    sections = {
+        "cascades": {n: workloads.cascade(n).description for n in workloads.list_cascades()},
+        "architectures": {
+            n: archs.load_architecture(n).description for n in archs.list_architectures()
+        },
+        "mappers": {n: mappers.about(n) for n in mappers.list_mappers()},
+        "models": {n: workloads.model(n).about for n in workloads.list_models()},
+    }
+    for title, entries in sections.items():
+        typer.echo(title)
+        longest = max(map(len, entries))
+        for name, description in entries.items():
+            typer.echo(f"  {name:<{longest}}  {first_sentence(description)}".rstrip())
+
+
+@app.command("validate")
+def validate_command(
+    out: Annotated[Path | None, typer.Option(help="Write the deviations of every row here.", metavar="DIR")] = None,
+) -> None:  # fmt: skip
+    """Compare with the published rows that come with the project."""
+    from explore.validate import report, validate
+
+    result = validate()
+    typer.echo(report(result))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        result.deviations.write_csv(out / "deviations.csv")
+    if not result.passed:
+        raise typer.Exit(OUT_OF_TOLERANCE)
+
+
+def _draw(table: pl.DataFrame, folder: Path, baseline: str | None, width: str, formats: list) -> int:  # type: ignore[type-arg]  # fmt: skip
+    from explore.plots import draw_all
+
+    return len(draw_all(table, folder, baseline=baseline, width=width, formats=formats))  # type: ignore[arg-type]
+
+
+@contextmanager
+def _progress(points: int) -> Iterator[Callable[[str, int], None] | None]:
+    """A progress bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True), transient=True,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("design points", total=points)
+        yield lambda design, count: bar.update(task, advance=count, description=design)
+
+
+def _print_summary(rows: list, baseline: str | None) -> None:  # type: ignore[type-arg]
+    """The designs, best first: means over the points of the main grid."""
+    from rich.console import Console
+    from rich.table import Table
+
+    def number(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    kernels = list(dict.fromkeys(row.kernel for row in rows))
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    for kernel in kernels:
+        against = f" (speedup and energy against {baseline})" if baseline else ""
+        table = Table(
+            title=f"{kernel}: arithmetic means over all points{against}", title_justify="left"
+        )
+        columns = (
+            "rank",
+            "latency s",
+            "energy J",
+            "traffic GB",
+            "2D util",
+            "1D util",
+            "bottleneck",
+        )
+        table.add_column("design", no_wrap=True)
+        compared = ("speedup", "energy") if baseline else ()
+        for name in (*columns[:1], *compared, *columns[1:]):
+            table.add_column(name, justify="left" if name == "bottleneck" else "right")
+        for row in (r for r in rows if r.kernel == kernel):
+            ratios = (number(row.speedup, ".2f") + "x", number(row.energy_ratio, ".1%"))
+            table.add_row(
+                row.design + (f" ({row.infeasible} infeasible)" if row.infeasible else ""),
+                number(row.mean_rank, ".2f"),
+                *(ratios if baseline else ()),
+                number(row.latency_s, ".4g"),
+                number(None if row.energy_pj is None else row.energy_pj * 1e-12, ".4g"),
+                number(None if row.traffic_bytes is None else row.traffic_bytes * 1e-9, ".4g"),
+                number(row.util_2d, ".1%"),
+                number(row.util_1d, ".1%"),
+                row.bottleneck,
+            )
+        console.print(table)
+
+
+def main() -> None:
+    """Run the command; a mistake in the input ends with its message and exit status 2."""
+    from einsum_cascade.source import InputError
+
+    try:
+        app()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(MISTAKE)
+    except BrokenPipeError:  # the reader of a pipe left early, as `| head` does
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Evaluating a grid: all points of a design in one call, nothing looped over points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import mappers
+import workloads
+from archs import Architecture
+from einsum_cascade import Cascade
+from einsum_cascade.expression import Expression
+from einsum_cascade.source import InputError
+from explore.schema import GrowSchema
+from explore.spec import Design, Grid
+from sim import Evaluation, combine, evaluate
+from workloads import linear_layers
+
+Array = NDArray[Any]
+LINEAR = "linear-layer"
+LINEAR_MAPPER = "unfused"
+
+
+@dataclass(frozen=True)
+class Points:
+    """The points of a grid, one array of length n for each axis, models as indices."""
+
+    model: Array
+    seq_len: Array
+    batch: Array
+    swept: dict[str, Array]
+
+    def __len__(self) -> int:
+        return len(self.seq_len)
+
+
+def points_of(grid: Grid) -> Points:
+    """All combinations, models outermost, then swept values, batch sizes, sequence lengths."""
+    axes: list[Array] = [np.arange(len(grid.models)), *map(np.asarray, grid.sweep.values())]
+    axes += [np.asarray(grid.batch), np.asarray(grid.seq_len)]
+    model, *swept, batch, seq_len = (a.ravel() for a in np.meshgrid(*axes, indexing="ij"))
+    return Points(model, seq_len, batch, dict(zip(grid.sweep, swept, strict=True)))
+
+
+@dataclass(frozen=True)
+class DesignResult:
+    """A design at all points of a grid: swept and derived values by name, an evaluation a kernel."""
+
+    design: Design
+    points: Points
+    values: dict[str, Array]
+    kernels: dict[str, Evaluation]
+
+
+def evaluate_design(grid: Grid, design: Design, accounting: str) -> DesignResult:
+    """Evaluate a design at all points of a grid.
+
+    Raises `InputError` with the design's place where a mapper cannot place the cascade at all.
+    """
+    points = points_of(grid)
+    try:
+        values = _settled(grid, design, points, accounting)
+        kernels = _kernels(grid, design, points, accounting, values)
+    except InputError as error:
+        if error.place is not None:
+            raise
+        raise InputError(
+            error.message, design.place, allowed=error.allowed, found=error.found
+        ) from None
+    full = {name: np.broadcast_to(value, (len(points),)) for name, value in values.items()}
+    return DesignResult(design, points, full, kernels)
+
+
+def _symbols(grid: Grid, points: Points) -> dict[str, Array]:
+    """Extents of the models and of the workload at each point."""
+    table = {
+        name: np.array([getattr(model, name) for model in grid.models])[points.model]
+        for name in ("D", "H", "E", "F", "S")
+    }
+    return table | {"B": points.batch, "M": points.seq_len, "P": points.seq_len}
+
+
+def _settled(grid: Grid, design: Design, points: Points, accounting: str) -> dict[str, Array]:
+    """Swept values, then derived ones in the order of the spec; what grows, until it holds."""
+    values: dict[str, Array] = dict(points.swept)
+    for name, rule in grid.derive.items():
+        if isinstance(rule, GrowSchema):
+            start = _of(rule.start, _names(grid, design, points, values), grid, name)
+            values[name] = _grown(grid, design, points, accounting, values, name, rule, start)
+        else:
+            values[name] = _of(rule, _names(grid, design, points, values), grid, name)
+    return values
+
+
+def _of(rule: Expression, names: dict[str, Any], grid: Grid, name: str) -> Array:
+    try:
+        return np.asarray(rule.evaluate(names))
+    except InputError as error:
+        raise InputError(
+            error.message, grid.places[name], allowed=error.allowed, found=error.found
+        ) from None
+
+
+def _names(grid: Grid, design: Design, points: Points, values: dict[str, Array]) -> dict[str, Any]:
+    """What an expression may use: extents, values so far (also by their last part), parameters."""
+    architecture = _architecture(design, values)
+    names: dict[str, Any] = dict(architecture.parameters)
+    names |= _symbols(grid, points)
+    for name, value in values.items():
+        names[name.removeprefix("arch.").removeprefix("shape.")] = value
+        names[name] = value
+    return names
+
+
+def _grown(
+    grid: Grid,
+    design: Design,
+    points: Points,
+    accounting: str,
+    values: dict[str, Array],
+    name: str,
+    rule: GrowSchema,
+    start: Array,
+) -> Array:
+    """The first of start, 2 start, 4 start, ... at which the comparison holds, for each point."""
+    value = np.broadcast_to(np.asarray(start, dtype=np.float64), (len(points),)).copy()
+    open_points = np.ones(len(points), dtype=bool)
+    for _ in range(rule.at_most):
+        trial = {**values, name: value}
+        found = _attention(grid, design, points, accounting, trial)
+        names = {**_names(grid, design, points, trial), **result_names(found)}
+        feasible = ~np.isnan(found.latency_s)
+        holds = np.zeros(len(points), dtype=bool)
+        filled = {k: np.nan_to_num(np.asarray(v, dtype=np.float64)) for k, v in names.items()}
+        holds |= feasible & np.asarray(_of(rule.double_until, filled, grid, name), dtype=bool)
+        open_points &= ~holds
+        if not open_points.any():
+            return value
+        value = np.where(open_points, value * 2, value)
+    raise InputError(
+        f"{rule.double_until.text!r} does not hold for any of {rule.at_most} doublings",
+        grid.places[name],
+    )
+
+
+def result_names(evaluation: Evaluation) -> dict[str, Array]:
+    """The figures of an evaluation by the names of their columns."""
+    columns: dict[str, Array] = {
+        "latency_s": evaluation.latency_s,
+        "traffic_bytes": evaluation.traffic_bytes,
+        "energy_pj": evaluation.energy_pj,
+        "area_um2": evaluation.area_um2,
+    }
+    columns |= {f"busy_{name.lower()}_s": v for name, v in evaluation.busy_s.items()}
+    columns |= {f"latency_{name.lower()}_s": v for name, v in evaluation.latency_terms_s.items()}
+    columns |= {f"energy_{name.lower()}_pj": v for name, v in evaluation.energy_terms_pj.items()}
+    columns |= {f"util_{array}": v for array, v in evaluation.util.items()}
+    columns |= {f"util_{a}.{einsum}": v for (a, einsum), v in evaluation.util_by_einsum.items()}
+    columns["lower_bound_bytes"] = evaluation.lower_bound_bytes
+    return columns
+
+
+def _architecture(design: Design, values: dict[str, Array]) -> Architecture:
+    overrides = {
+        name.removeprefix("arch."): value
+        for name, value in values.items()
+        if name.startswith("arch.")
+    }
+    return design.architecture.resolve(overrides, design.place)
+
+
+def _attention(
+    grid: Grid, design: Design, points: Points, accounting: str, values: dict[str, Array]
+) -> Evaluation:
+    cascade = design.cascade
+    symbols: dict[str, Any] = _symbols(grid, points)
+    names = _names(grid, design, points, values) if design.schema.shape else {}
+    for rank, rule in design.schema.shape.items():
+        if rank not in cascade.ranks and rank not in cascade.parameters:
+            raise InputError(
+                f"cascade {cascade.name!r} has no rank {rank!r}",
+                design.place,
+                allowed=[*cascade.ranks, *cascade.parameters],
+                found=rank,
+            )
+        symbols[rank] = rule.evaluate(names)
+    symbols |= {n.removeprefix("shape."): v for n, v in values.items() if n.startswith("shape.")}
+    known = {k: v for k, v in symbols.items() if k in cascade.ranks or k in cascade.parameters}
+    mapping = mappers.place(
+        design.mapper,
+        design.options,
+        cascade=cascade,
+        architecture=_architecture(design, values),
+        shape={k: np.broadcast_to(v, (len(points),)) for k, v in known.items()},
+    )
+    return evaluate(mapping, accounting)  # type: ignore[arg-type]
+
+
+def _kernels(
+    grid: Grid, design: Design, points: Points, accounting: str, values: dict[str, Array]
+) -> dict[str, Evaluation]:
+    attention = _attention(grid, design, points, accounting, values)
+    result = {"attention": attention}
+    if "encoder" in grid.kernels:
+        linear = linear_evaluation(grid, _architecture(design, values), points, accounting)
+        result["encoder"] = combine([attention, linear])
+    return {kernel: result[kernel] for kernel in grid.kernels}
+
+
+@lru_cache(maxsize=1)
+def _linear_cascade() -> Cascade:
+    return workloads.cascade(LINEAR)
+
+
+def linear_evaluation(
+    grid: Grid, architecture: Architecture, points: Points, accounting: str
+) -> Evaluation:
+    """The linear layers of an encoder layer, one after the other, each with its best mapping."""
+    layers = [linear_layers(model) for model in grid.models]  # [model][layer]
+    inputs = np.array([[layer.K for layer in each] for each in layers]).T
+    outputs = np.array([[layer.N for layer in each] for each in layers]).T
+    rows = points.batch * points.seq_len
+    mapping = mappers.place(
+        LINEAR_MAPPER,
+        mappers.check_options(LINEAR_MAPPER, {}),
+        cascade=_linear_cascade(),
+        architecture=architecture,
+        shape={"R": rows[None, :], "K": inputs[:, points.model], "N": outputs[:, points.model]},
+    )
+    found = evaluate(mapping, accounting)  # type: ignore[arg-type]
+    return combine([found[i] for i in range(len(inputs))])

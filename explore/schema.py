@@ -1,0 +1,159 @@
+"""What an experiment spec may say. One page of explanation: docs/experiments.md."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from einsum_cascade.expression import Expression, parse_expression, parse_quantity
+from einsum_cascade.source import InputError
+
+_LARGEST = 2**40
+
+
+def _size(raw: Any) -> int:
+    value = parse_quantity(raw)
+    if not (1 <= value <= _LARGEST and value == int(value)):
+        raise ValueError(f"a whole number from 1 to {_LARGEST} is expected")
+    return int(value)
+
+
+def _listed(raw: Any) -> Any:
+    return raw if isinstance(raw, list) else [raw]
+
+
+def _swept(raw: Any) -> Any:
+    """A swept value: a number, or a quantity with its unit."""
+    if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
+        raise ValueError("a number or a quantity such as '16 MiB' is expected")
+    for unit in ("", "B", "B/s", "Hz"):
+        try:
+            value = parse_quantity(raw, unit)
+        except InputError:
+            continue
+        if not 0 < value < 1e30:
+            raise ValueError("a positive number is expected")
+        return value
+    raise ValueError("a number or a quantity such as '16 MiB' is expected")
+
+
+def _expression(raw: Any) -> Expression:
+    return parse_expression(str(raw)) if isinstance(raw, (int, float, str)) else _no_text(raw)
+
+
+def _no_text(raw: Any) -> Expression:
+    raise ValueError(f"an expression is expected, found {type(raw).__name__}")
+
+
+Size = Annotated[int, BeforeValidator(_size)]
+Sizes = Annotated[list[Size], BeforeValidator(_listed), Field(min_length=1)]
+Value = Annotated[float, BeforeValidator(_swept)]
+Values = Annotated[list[Value], BeforeValidator(_listed), Field(min_length=1)]
+Formula = Annotated[Expression, BeforeValidator(_expression)]
+Kernel = Literal["attention", "encoder"]
+Kernels = Annotated[list[Kernel], BeforeValidator(_listed), Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+
+
+class Strict(BaseModel):
+    """Unknown keys are refused: a typo must not be ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class WorkloadSchema(Strict):
+    """What is computed: models x kernels x sequence lengths x batch sizes."""
+
+    models: list[str | dict[str, Any]] = Field(min_length=1)
+    kernels: Kernels = Field(default_factory=lambda: ["attention"])
+    seq_len: Sizes
+    batch: Sizes = Field(default_factory=lambda: [1])
+
+
+class DesignSchema(Strict):
+    """A cascade on an architecture with a mapping. `shape` sets ranks that the model does not."""
+
+    arch: str | dict[str, Any]
+    cascade: str
+    mapper: str | dict[str, Any]
+    shape: dict[str, Formula] = Field(default_factory=dict)
+
+
+class RankSchema(Strict):
+    """What the designs are ranked by, and which one the others are compared with."""
+
+    by: Literal["latency_s", "energy_pj", "traffic_bytes", "edp"] = "latency_s"
+    baseline: str | None = None
+
+
+class EnergySchema(Strict):
+    """Which register files are counted: those of all PEs, or one PE's as FuseMax published."""
+
+    accounting: Literal["full", "artifact"] = "full"
+
+
+class FiguresSchema(Strict):
+    """How the figures are drawn."""
+
+    width: Literal["auto", "single", "double"] = "auto"
+    formats: list[Literal["pdf", "svg", "png"]] = Field(
+        default_factory=lambda: ["pdf", "svg", "png"], min_length=1
+    )
+
+
+class GrowSchema(Strict):
+    """A value that is doubled from `start` until a comparison of results holds."""
+
+    start: Formula
+    double_until: Formula
+    at_most: int = Field(default=20, ge=1, le=60)
+
+
+Derived = GrowSchema | Formula
+
+
+def _derived(raw: Any) -> Any:
+    return GrowSchema.model_validate(raw) if isinstance(raw, dict) else _expression(raw)
+
+
+Derive = dict[str, Annotated[Any, BeforeValidator(_derived)]]
+
+
+class FamilySchema(Strict):
+    """A study beside the main grid: one design, swept."""
+
+    design: str
+    models: list[str | dict[str, Any]] | None = Field(default=None, min_length=1)
+    kernels: Kernels | None = None
+    seq_len: Sizes | None = None
+    batch: Sizes | None = None
+    sweep: dict[str, Values] = Field(default_factory=dict)
+    derive: Derive = Field(default_factory=dict)
+
+
+class ExperimentSchema(Strict):
+    """A whole spec."""
+
+    name: FileName
+    description: str = ""
+    workload: WorkloadSchema
+    designs: dict[Name, DesignSchema] = Field(min_length=1)
+    rank: RankSchema = Field(default_factory=RankSchema)
+    energy: EnergySchema = Field(default_factory=EnergySchema)
+    sweep: dict[str, Values] = Field(default_factory=dict)
+    derive: Derive = Field(default_factory=dict)
+    families: dict[FileName, FamilySchema] = Field(default_factory=dict)
+    figures: FiguresSchema = Field(default_factory=FiguresSchema)
+
+    @model_validator(mode="after")
+    def _known_designs(self) -> ExperimentSchema:
+        named = {"rank.baseline": self.rank.baseline} if self.rank.baseline else {}
+        named |= {f"families.{name}.design": f.design for name, f in self.families.items()}
+        for key, design in named.items():
+            if design not in self.designs:
+                raise InputError(
+                    f"{key} names unknown design {design!r}", allowed=self.designs, found=design
+                )
+        return self

@@ -1,0 +1,210 @@
+"""From a spec file to an `Experiment`: all it names is found and checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import archs
+import mappers
+import workloads
+from archs import ArchitectureFile
+from einsum_cascade import Cascade
+from einsum_cascade.source import Document, InputError, Place, check, read_yaml
+from explore.schema import Derive, DesignSchema, ExperimentSchema, GrowSchema
+from workloads import Model
+
+
+@dataclass(frozen=True)
+class Design:
+    """A named cascade on an architecture with a mapper."""
+
+    name: str
+    architecture: ArchitectureFile
+    cascade: Cascade
+    mapper: str
+    options: Any
+    schema: DesignSchema
+    place: Place
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The design points that one or more designs are evaluated at.
+
+    `family` is None for the main grid. `sweep` maps `arch.PARAMETER` or `shape.RANK` to values.
+    """
+
+    family: str | None
+    designs: tuple[Design, ...]
+    models: tuple[Model, ...]
+    kernels: tuple[str, ...]
+    seq_len: tuple[int, ...]
+    batch: tuple[int, ...]
+    sweep: dict[str, list[float]]
+    derive: Derive
+    places: dict[str, Place]
+
+    @property
+    def points(self) -> int:
+        """Rows of the results table that this grid gives."""
+        count = len(self.models) * len(self.seq_len) * len(self.batch) * len(self.kernels)
+        for values in self.sweep.values():
+            count *= len(values)
+        return count * len(self.designs)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked spec."""
+
+    name: str
+    schema: ExperimentSchema
+    designs: tuple[Design, ...]
+    grids: tuple[Grid, ...]
+    document: Document
+
+    @property
+    def points(self) -> int:
+        """Rows of the results table."""
+        return sum(grid.points for grid in self.grids)
+
+
+def load_experiment(path: str | Path) -> Experiment:
+    """Read and check a spec. Raises `InputError` with the place of every mistake found."""
+    document = read_yaml(path)
+    schema = check(ExperimentSchema, document)
+    base = Path(path).parent
+    models = _models(document, schema.workload.models, ("workload", "models"), base)
+    designs = {n: _design(document, n, d, base) for n, d in schema.designs.items()}
+    main = Grid(
+        family=None,
+        designs=tuple(designs.values()),
+        models=models,
+        kernels=_distinct(schema.workload.kernels),
+        seq_len=_distinct(schema.workload.seq_len),
+        batch=_distinct(schema.workload.batch),
+        sweep=schema.sweep,
+        derive=schema.derive,
+        places=_places(document, (), [*schema.sweep], [*schema.derive]),
+    )
+    grids = [main]
+    for name, family in schema.families.items():
+        keys = ("families", name)
+        own = (
+            _models(document, family.models, (*keys, "models"), base)
+            if family.models is not None
+            else models
+        )
+        grids.append(
+            Grid(
+                family=name,
+                designs=(designs[family.design],),
+                models=own,
+                kernels=_distinct(family.kernels or main.kernels),
+                seq_len=_distinct(family.seq_len or main.seq_len),
+                batch=_distinct(family.batch or main.batch),
+                sweep=family.sweep,
+                derive=family.derive,
+                places=_places(document, keys, [*family.sweep], [*family.derive]),
+            )
+        )
+    for grid in grids:
+        _check_paths(grid)
+    return Experiment(schema.name, schema, tuple(designs.values()), tuple(grids), document)
+
+
+def _distinct(values: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def _places(
+    document: Document, keys: tuple[str, ...], sweep: list[str], derive: list[str]
+) -> dict[str, Place]:
+    places = {name: document.place(*keys, "sweep", name) for name in sweep}
+    return places | {name: document.place(*keys, "derive", name) for name in derive}
+
+
+def _models(
+    document: Document, named: list[Any], keys: tuple[str, ...], base: Path
+) -> tuple[Model, ...]:
+    found: dict[str, Model] = {}
+    for i, reference in enumerate(named):
+        place = document.place(*keys, i)
+        try:
+            if isinstance(reference, dict):
+                model = check(Model, document, (*keys, i))
+            else:
+                model = workloads.model(reference, base)
+        except InputError as error:
+            raise _at(error, place) from None
+        if found.get(model.name, model) != model:
+            raise InputError(f"two models are named {model.name!r}: give each a name", place)
+        found[model.name] = model
+    return tuple(found.values())
+
+
+def _at(error: InputError, place: Place) -> InputError:
+    """The error with a place, when it has none of its own."""
+    if error.place is not None and error.place.line is not None:
+        return error
+    return InputError(
+        error.message, place, allowed=error.allowed, found=error.found, others=error.others
+    )
+
+
+def _design(document: Document, name: str, schema: DesignSchema, base: Path) -> Design:
+    keys = ("designs", name)
+    arch_place = document.place(*keys, "arch")
+    try:
+        reference = document.part(*keys, "arch") if isinstance(schema.arch, dict) else schema.arch
+        architecture = archs.load_architecture(reference, base, arch_place)
+    except InputError as error:
+        raise _at(error, arch_place) from None
+    cascade_place = document.place(*keys, "cascade")
+    try:
+        cascade = workloads.cascade(schema.cascade, base)
+    except InputError as error:
+        raise _at(error, cascade_place) from None
+    mapper_place = document.place(*keys, "mapper")
+    if isinstance(schema.mapper, str):
+        mapper, options = schema.mapper, {}
+    else:
+        options = dict(schema.mapper)
+        mapper = options.pop("name", None)
+        if not isinstance(mapper, str):
+            raise InputError(
+                "a mapper needs a name: {name: ...}", mapper_place, allowed=mappers.list_mappers()
+            )
+    try:
+        checked = mappers.check_options(mapper, options, document, (*keys, "mapper"), base)
+    except InputError as error:
+        raise _at(error, mapper_place) from None
+    return Design(name, architecture, cascade, mapper, checked, schema, document.place(*keys))
+
+
+def _check_paths(grid: Grid) -> None:
+    """Swept and derived parameters exist on every architecture, swept ranks in every cascade."""
+    for name in (*grid.sweep, *grid.derive):
+        kind, _, path = name.partition(".")
+        swept = name in grid.sweep
+        if swept and (kind not in ("arch", "shape") or not path):
+            raise InputError(
+                f"{name!r} cannot be swept: write arch.PARAMETER or shape.RANK", grid.places[name]
+            )
+        if isinstance(grid.derive.get(name), GrowSchema) and kind != "arch":
+            raise InputError("only an arch parameter can be doubled", grid.places[name])
+        for design in grid.designs:
+            if kind == "arch" and path:
+                known: Iterable[str] = design.architecture.parameters()
+            elif kind == "shape" and path:
+                known = [*design.cascade.ranks, *design.cascade.parameters]
+            else:
+                continue
+            if path not in known:
+                what = design.architecture.name if kind == "arch" else design.cascade.name
+                raise InputError(
+                    f"{what} has no {path!r}", grid.places[name], allowed=known, found=path
+                )
