@@ -145,7 +145,10 @@ def _einsum(statement: Statement, names: Names, tensors: Mapping[str, Tensor]) -
                     locate(column),
                     allowed=reduced,
                 )
-            if name not in used:
+            counted = not used or any(
+                name in (*c.left.variables, *c.right.variables) for c in filters
+            )
+            if name not in used and not counted:
                 raise InputError(
                     f"{name!r} is reduced over but stands nowhere in the expression",
                     locate(column),

@@ -48,12 +48,13 @@ def _check_bounds(
     tensor = cascade.tensors[access.tensor]
     rank = cascade.ranks[tensor.ranks[position]]
     variable = index.variable
-    if variable is None or einsum.filters:
-        return  # a filter may keep it inside; `execute` and `resolve_shape` look at the numbers
+    if variable is None:
+        return  # `execute` looks at the numbers
     ranges = cascade.ranks[variable.upper()]
     looped = ranges.iterative and einsum.section == "body"
     lowest = (ranges.start if looped else 0) + index.offset
-    if lowest < 0:
+    filtered = bool(einsum.filters)  # may keep it inside: `execute` looks at the numbers
+    if lowest < 0 and not filtered:
         raise InputError(f"{access} begins at coordinate {lowest}", access.place)
     if ranges.name != rank.name:
         return
@@ -62,7 +63,7 @@ def _check_bounds(
         Affine.of_number(index.offset)
     )
     beyond = highest - extent
-    if not beyond.symbols and beyond.offset > 0:
+    if not beyond.symbols and beyond.offset > 0 and not filtered:
         raise InputError(
             f"{access} runs {beyond.offset} past the end of {rank.name}: a filter such as "
             f"'where {variable} < {rank.name} - {beyond.offset}' would keep it inside",
@@ -80,7 +81,7 @@ def _check_bounds(
         for p in cascade.producers[tensor.name]
         if p.output.indices[position].is_constant
     }
-    missing = [c for c in range(lowest, first_written) if c not in initial]
+    missing = [c for c in range(max(lowest, 0), first_written) if c not in initial]
     if missing:
         indices = list(map(str, access.indices))
         indices[position] = str(missing[0])
