@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,18 @@ import typer
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from explore.run import Summary
+    from explore.schema import FiguresSchema
+
+
+class Width(StrEnum):
+    """Width of the figures, in columns of a paper."""
+
+    AUTO = "auto"
+    SINGLE = "single"
+    DOUBLE = "double"
+
 
 app = typer.Typer(
     name="explore",
@@ -50,8 +63,9 @@ def run_command(spec: SpecFile, out: Out = None, force: Force = False) -> None:
     """Evaluate every design point of SPEC, rank the designs, write results and figures."""
     from explore.results import FIGURES, refuse_overwriting, write
     from explore.run import run, summarize
-    from explore.spec import load_experiment
+    from explore.spec import experiment_file, load_experiment
 
+    spec = experiment_file(spec)
     experiment = load_experiment(spec)
     folder = out if out is not None else Path("results") / experiment.name
     refuse_overwriting(folder, force)
@@ -64,8 +78,8 @@ def run_command(spec: SpecFile, out: Out = None, force: Force = False) -> None:
         typer.echo(f"{len(reasons)} of {table.height} points are infeasible, the first because:")
         typer.echo(f"  {reasons[0]}")
     if len(reasons) < table.height:
-        written = _draw(table, folder / FIGURES, experiment.schema.rank.baseline,
-                        experiment.schema.figures.width, experiment.schema.figures.formats)  # fmt: skip
+        schema = experiment.schema
+        written = _draw(table, folder / FIGURES, schema.rank.baseline, schema.figures)
         typer.echo(f"{table.height} rows in {folder}, {written} figure files in {folder / FIGURES}")
     else:
         typer.echo(f"{table.height} rows in {folder}; no point is feasible, nothing to draw")
@@ -75,24 +89,21 @@ def run_command(spec: SpecFile, out: Out = None, force: Force = False) -> None:
 @app.command("plot")
 def plot_command(
     folder: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="DIR")],
-    width: Annotated[str, typer.Option(help="auto, single or double column.")] = "auto",
+    width: Annotated[Width | None, typer.Option(help="Column width, else the spec's.")] = None,
 ) -> None:
     """Draw the figures of a run again."""
-    from einsum_cascade.source import InputError, check, read_yaml
+    from einsum_cascade.source import check, read_yaml
     from explore.results import FIGURES, SPEC, read
-    from explore.schema import ExperimentSchema
+    from explore.schema import ExperimentSchema, FiguresSchema
 
-    if width not in ("auto", "single", "double"):
-        raise InputError(
-            f"unknown width {width!r}", allowed=("auto", "single", "double"), found=width
-        )
     table = read(folder)
-    baseline, formats = None, ["pdf", "svg", "png"]
+    baseline, figures = None, FiguresSchema()
     if (folder / SPEC).is_file():
         schema = check(ExperimentSchema, read_yaml(folder / SPEC))
-        baseline, formats = schema.rank.baseline, list(schema.figures.formats)
-        width = schema.figures.width if width == "auto" else width
-    written = _draw(table, folder / FIGURES, baseline, width, formats)
+        baseline, figures = schema.rank.baseline, schema.figures
+    if width is not None:
+        figures = figures.model_copy(update={"width": width.value})
+    written = _draw(table, folder / FIGURES, baseline, figures)
     typer.echo(f"{written} figure files in {folder / FIGURES}")
 
 
@@ -133,6 +144,8 @@ def list_command() -> None:
     import archs
     import mappers
     import workloads
+    from einsum_cascade.source import read_yaml
+    from explore.spec import experiment_file, list_experiments
 
     def first_sentence(text: str) -> str:
         return " ".join(text.split()).partition(". ")[0].rstrip(".")
@@ -144,6 +157,9 @@ def list_command() -> None:
         },
         "mappers": {n: mappers.about(n) for n in mappers.list_mappers()},
         "models": {n: workloads.model(n).about for n in workloads.list_models()},
+        "experiments": {
+            n: read_yaml(experiment_file(n)).data.get("description", "") for n in list_experiments()
+        },
     }
     for title, entries in sections.items():
         typer.echo(title)
@@ -154,10 +170,13 @@ def list_command() -> None:
 
 @app.command("validate")
 def validate_command(
-    out: Annotated[Path | None, typer.Option(help="Write the deviations of every row here.", metavar="DIR")] = None,
-) -> None:  # fmt: skip
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the deviations of all rows.", metavar="DIR")
+    ] = None,
+) -> None:
     """Compare with the published rows that come with the project."""
-    from explore.validate import report, validate
+    from explore.report import report
+    from explore.validate import validate
 
     result = validate()
     typer.echo(report(result))
@@ -168,10 +187,12 @@ def validate_command(
         raise typer.Exit(OUT_OF_TOLERANCE)
 
 
-def _draw(table: pl.DataFrame, folder: Path, baseline: str | None, width: str, formats: list) -> int:  # type: ignore[type-arg]  # fmt: skip
+def _draw(table: pl.DataFrame, folder: Path, baseline: str | None, figures: FiguresSchema) -> int:
+    """Draw all figures; the number of files written."""
     from explore.plots import draw_all
 
-    return len(draw_all(table, folder, baseline=baseline, width=width, formats=formats))  # type: ignore[arg-type]
+    options = {"width": figures.width, "formats": figures.formats}
+    return len(draw_all(table, folder, baseline=baseline, **options))
 
 
 @contextmanager
@@ -197,7 +218,7 @@ def _progress(points: int) -> Iterator[Callable[[str, int], None] | None]:
         yield lambda design, count: bar.update(task, advance=count, description=design)
 
 
-def _print_summary(rows: list, baseline: str | None) -> None:  # type: ignore[type-arg]
+def _print_summary(rows: list[Summary], baseline: str | None) -> None:
     """The designs, best first: means over the points of the main grid."""
     from rich.console import Console
     from rich.table import Table

@@ -67,9 +67,9 @@ class WorkloadSchema(Strict):
     """What is computed: models x kernels x sequence lengths x batch sizes."""
 
     models: list[str | dict[str, Any]] = Field(min_length=1)
-    kernels: Kernels = Field(default_factory=lambda: ["attention"])
+    kernels: Kernels = ["attention"]
     seq_len: Sizes
-    batch: Sizes = Field(default_factory=lambda: [1])
+    batch: Sizes = [1]
 
 
 class DesignSchema(Strict):
@@ -98,9 +98,11 @@ class FiguresSchema(Strict):
     """How the figures are drawn."""
 
     width: Literal["auto", "single", "double"] = "auto"
-    formats: list[Literal["pdf", "svg", "png"]] = Field(
-        default_factory=lambda: ["pdf", "svg", "png"], min_length=1
-    )
+    formats: Annotated[list[Literal["pdf", "svg", "png"]], Field(min_length=1)] = [
+        "pdf",
+        "svg",
+        "png",
+    ]
 
 
 class GrowSchema(Strict):

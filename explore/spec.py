@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,29 @@ class Experiment:
     def points(self) -> int:
         """Rows of the results table."""
         return sum(grid.points for grid in self.grids)
+
+
+def list_experiments() -> list[str]:
+    """Names of the specs that come with the project."""
+    entries = (Path(str(entry)) for entry in files("experiments").iterdir())
+    return sorted(entry.stem for entry in entries if entry.suffix == ".yaml")
+
+
+def experiment_file(reference: str | Path) -> Path:
+    """The file of a spec: a path, or the name of one that comes with the project.
+
+    Raises `InputError` when there is neither.
+    """
+    path = Path(reference)
+    if path.exists() or path.suffix or len(path.parts) > 1:
+        return path
+    if str(reference) not in list_experiments():
+        raise InputError(
+            f"no file {str(reference)!r}, nor a spec of that name",
+            allowed=list_experiments(),
+            found=str(reference),
+        )
+    return Path(str(files("experiments") / f"{reference}.yaml"))
 
 
 def load_experiment(path: str | Path) -> Experiment:
