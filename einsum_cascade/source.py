@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 import yaml
 
@@ -208,6 +208,8 @@ def parse_yaml(text: str, file: str = "<text>") -> Document:
         raise InputError(f"not valid YAML: {error.reason}", Place(file, line)) from None
     except RecursionError:
         raise InputError("nested too deeply", Place(file)) from None
+    except InputError:
+        raise
     except ValueError as error:  # e.g. a date that does not exist, an integer of 5,000 digits
         raise InputError(f"not valid YAML: {error}", Place(file)) from None
     if not isinstance(data, dict):
@@ -264,7 +266,14 @@ def check(model: type[Model], document: Document, keys: Keys = (), data: Any = N
 
 
 def _distinct(problems: list[InputError]) -> list[InputError]:
-    return list({str(problem): problem for problem in problems}.values())
+    """Each problem once; a typo first, and without the missing key that it explains."""
+    typos = [p for p in problems if p.message.startswith("unknown key")]
+    meant = {nearest(str(p.found), p.allowed) for p in typos}
+    rest = [
+        p for p in problems
+        if p not in typos and not (p.message.startswith("missing key") and p.found in meant)
+    ]  # fmt: skip
+    return list({str(problem): problem for problem in (*typos, *rest)}.values())
 
 
 def _problem(model: Any, document: Document, keys: Keys, error: dict[str, Any]) -> InputError:
@@ -277,7 +286,8 @@ def _problem(model: Any, document: Document, keys: Keys, error: dict[str, Any]) 
             f"unknown key {name!r}", place, allowed=_allowed_keys(model, error["loc"]), found=name
         )
     if kind == "missing":
-        return InputError(f"missing key {str(error['loc'][-1])!r}", place)
+        name = str(error["loc"][-1])
+        return InputError(f"missing key {name!r}", place, found=name)
     context = error.get("ctx", {})
     inner = context.get("error")
     if isinstance(inner, InputError):  # raised by a validator that knows what is allowed

@@ -48,7 +48,7 @@ def points_of(grid: Grid) -> Points:
 
 @dataclass(frozen=True)
 class DesignResult:
-    """A design at all points of a grid: swept and derived values by name, an evaluation a kernel."""
+    """A design at all points of a grid: swept and derived values, an evaluation a kernel."""
 
     design: Design
     points: Points
