@@ -51,7 +51,8 @@ def execute(
 
     `inputs` holds an array for each input tensor, one axis a rank. `shape` gives what the arrays do
     not tell (a partition, a parameter). `functions` holds the user-defined functions, on arrays.
-    Coordinates that a filter leaves out of a tensor hold 0.
+    Coordinates that a filter leaves out of a tensor hold 0; a reduction of no points is its identity
+    (0 for a sum, -inf for `max`).
 
     Raises `InputError` for a tensor or function that is missing, an array whose axes disagree with
     its ranks, an index out of bounds.
@@ -221,10 +222,7 @@ class _Space:
             if mask is not None:
                 value = np.where(mask, value, _identity(einsum.reduction, value))
             ufunc: Any = self.run.functions[einsum.reduction]
-            result = ufunc.reduce(value, axis=axes)
-            if mask is not None:  # nothing left to reduce: an absent coordinate
-                result = np.where(np.any(np.broadcast_to(mask, self.sizes), axis=axes), result, 0)
-            return np.asarray(result)
+            return np.asarray(ufunc.reduce(value, axis=axes))
         return self._folded(value, mask)
 
     def _folded(self, value: Array, mask: Array | None) -> Array:

@@ -69,13 +69,14 @@ class Interpreter:
         values = []
         ranges = [self._range(einsum, r) for r in einsum.reduction_ranks]
         for point in itertools.product(*ranges):
-            here = {**at, **{r.lower(): c for r, c in zip(einsum.reduction_ranks, point)}}
+            here = {
+                **at,
+                **{r.lower(): c for r, c in zip(einsum.reduction_ranks, point, strict=True)},
+            }
             if all(self._holds(c, here) for c in einsum.filters):
                 values.append(self._value(einsum.expression, here))
-        if not values:
-            return 0.0
         if einsum.reduction is None:
-            return values[0]
+            return values[0] if values else 0.0
         total = _START[einsum.reduction]
         for value in values:
             total = _BINARY[einsum.reduction](total, value)

@@ -55,7 +55,7 @@ def test_the_published_example(name, ratio):
     buffer=st.integers(1, 10**6),
 )
 def test_no_bound_beats_a_schedule_that_exists(b, p, m, e, f, buffer):
-    """Reading K again, spilling QK, or keeping all of either are schedules of the 3-pass cascade."""
+    """Reading K again, spilling QK, keeping all of either: schedules of the 3-pass cascade."""
     analysis = analysis_of("attention-3pass")
     shape = {"B": b, "H": 1, "P": p, "M": m, "E": e, "F": f}
     compulsory = analysis.compulsory_words(shape)
@@ -114,7 +114,7 @@ def least_traffic(keys: int, buffer: int) -> int:
     raise AssertionError("no way to compute it")
 
 
-@pytest.mark.parametrize(("keys", "buffer"), [(2, 3), (3, 3), (3, 4)])
+@pytest.mark.parametrize(("keys", "buffer"), [(2, 3), (3, 3), (3, 4), (4, 3), (5, 3), (5, 4)])
 def test_the_bound_holds_in_the_pebble_game(keys, buffer):
     analysis = analysis_of("pedagogical-1")
     bound = analysis.traffic_lower_bound_words({"K": keys}, buffer)

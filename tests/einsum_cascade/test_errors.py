@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,7 +126,7 @@ def test_longer_cycles_are_named():
         "{name: x, ranks: [K], inputs: ['A[k]'], body: ['X[k] = A[k] * Z[k]', 'Y[k] = X[k]', "
         "'Z[k] = Y[k]']}"
     )
-    with pytest.raises(InputError, match="cycle: . needs . needs . needs ., in one"):
+    with pytest.raises(InputError, match=r"cycle: . needs . needs . needs ., in one"):
         parse_cascade(text)
 
 
@@ -148,12 +150,13 @@ def test_any_text_is_an_einsum_or_an_input_error(line):
     document = yaml.safe_dump(
         {"name": "x", "ranks": ["K"], "inputs": ["A[k]"], "body": [line, "Y = A[k]"]}
     )
-    try:
+    with contextlib.suppress(InputError):
         parse_cascade(document)
-    except InputError as error:
-        assert str(error)
 
 
-@given(st.lists(st.sampled_from("A Y [ ] ( ) k K + - * / = , max over of where < 1 exp ".split(" "))))
+TOKENS = [*"AYkK[]()+-*/=,<1", "max", "over", "of", "where", "exp", "and", "inf", ">="]
+
+
+@given(st.lists(st.sampled_from(TOKENS)))
 def test_any_tokens_are_an_einsum_or_an_input_error(tokens):
     test_any_text_is_an_einsum_or_an_input_error.hypothesis.inner_test(" ".join(tokens))

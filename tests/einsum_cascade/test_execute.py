@@ -143,6 +143,14 @@ outputs: [X, Y]
 }
 
 
+PRODUCT = """
+name: product
+ranks: [M, K, N]
+inputs: ["A[m,k]", "B[k,n]"]
+body: ["Z[m,n] = A[m,k] * B[k,n]"]
+"""
+
+
 def inputs_of(cascade, shape, seed=0):
     generator = np.random.default_rng(seed)
     resolved = cascade.resolve_shape(shape)
@@ -160,9 +168,7 @@ def assert_same(cascade, shape, interpreter, functions=None):
     for name, array in found.items():
         if name in cascade.inputs:
             continue
-        assert array.shape == tuple(
-            e.evaluate(resolved, {}) for e in cascade.tensors[name].extents
-        )
+        assert array.shape == tuple(e.evaluate(resolved, {}) for e in cascade.tensors[name].extents)
         for at in itertools.product(*map(range, array.shape)):
             assert math.isclose(array[at], naive.element(name, at), rel_tol=1e-9, abs_tol=1e-12), (
                 name,
@@ -230,9 +236,7 @@ body: ["O[f] = sigmoid(S[m]) * V[f,m]", "X = absmax over m of S[m]", "N[m] = shr
     ],
 )
 def test_wrong_arrays(inputs, message):
-    cascade = parse_cascade(
-        "{name: mm, ranks: [M, K, N], inputs: ['A[m,k]', 'B[k,n]'], body: ['Z[m,n] = A[m,k]*B[k,n]']}"
-    )
+    cascade = parse_cascade(PRODUCT)
     with pytest.raises(InputError) as error:
         execute(cascade, inputs)
     assert message in str(error.value)
@@ -247,8 +251,6 @@ def test_out_of_bounds_is_an_error_with_its_place():
 
 
 def test_a_matrix_product_needs_no_memory_for_its_iteration_space():
-    cascade = parse_cascade(
-        "{name: mm, ranks: [M, K, N], inputs: ['A[m,k]', 'B[k,n]'], body: ['Z[m,n] = A[m,k]*B[k,n]']}"
-    )
+    cascade = parse_cascade(PRODUCT)
     a, b = np.ones((600, 800)), np.ones((800, 700))  # 336 M points: 2.7 GB if held
     np.testing.assert_allclose(execute(cascade, {"A": a, "B": b})["Z"], a @ b)

@@ -54,10 +54,10 @@ class Elements:
             einsum = self.cascade.einsum(event[0])
             k = self.coordinate(event, rank)
             out = dict(zip(einsum.ranks, event[1], strict=True))
-            if k is not None and rank not in einsum.reduction_ranks:
-                if any(family.get(e) == k for e in elements):
-                    written = tuple(out[r] for r in self.cascade.tensors[einsum.name].ranks)
-                    family[einsum.name, written] = k
+            kept = k is not None and rank not in einsum.reduction_ranks
+            if kept and any(family.get(e) == k for e in elements):
+                written = tuple(out[r] for r in self.cascade.tensors[einsum.name].ranks)
+                family[einsum.name, written] = k
         number: dict[tuple, int] = {}
         touched: dict[tuple, int] = {}
         for event, elements in self.reads.items():  # in order of dependency
@@ -214,9 +214,7 @@ def test_1_pass_footprints_do_not_grow_with_the_sequence():
     cascade = workloads.cascade("attention-1pass")
     analysis = analyze_passes(cascade)
     for tensor in cascade.tensors:
-        assert "M" not in {str(s) for s in analysis.footprint(tensor).free_symbols} if (
-            hasattr(analysis.footprint(tensor), "free_symbols")
-        ) else True
+        assert str(analysis.footprint(tensor)) in ("1", "M0")
 
 
 def test_a_terminal_coordinate_waits_for_the_whole_rank():
@@ -249,9 +247,7 @@ iterate: {rank: K}
 
 
 def test_one_element_of_a_free_rank_is_no_barrier():
-    cascade = parse_cascade(
-        "{name: x, ranks: [K], inputs: ['A[k]'], body: ['Z[k] = A[k] / A[0]']}"
-    )
+    cascade = parse_cascade("{name: x, ranks: [K], inputs: ['A[k]'], body: ['Z[k] = A[k] / A[0]']}")
     assert analyze_passes(cascade).passes("K") == 1
 
 

@@ -93,8 +93,7 @@ FILTERS = {
 def test_points_are_those_that_one_counts(text, m, p, n, w):
     cascade = _filtered(text)
     expected = sum(
-        FILTERS[text](a, b, c, w, p)
-        for a, b, c in itertools.product(range(m), range(p), range(n))
+        FILTERS[text](a, b, c, w, p) for a, b, c in itertools.product(range(m), range(p), range(n))
     )
     shape = {"M": m, "P": p, "N": n, "W": w}
     assert cascade.points("Z", shape) == expected
@@ -114,9 +113,7 @@ def _filtered(text, memo={}):  # noqa: B006
 @given(m1=st.integers(1, 4), m0=st.integers(1, 4), p1=st.integers(1, 4), p0=st.integers(1, 4))
 def test_a_causal_filter_over_tiles(m1, m0, p1, p0):
     cascade = _tiles()
-    expected = sum(
-        a <= b for a, b in itertools.product(range(m1 * m0), range(p1 * p0))
-    )
+    expected = sum(a <= b for a, b in itertools.product(range(m1 * m0), range(p1 * p0)))
     assert cascade.points("Z", {"M1": m1, "M0": m0, "P1": p1, "P0": p0}) == expected
 
 
