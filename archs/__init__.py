@@ -1,7 +1,7 @@
 """Hardware: memories, compute arrays, operations; described in YAML, one file an architecture.
 
->>> load_architecture("fusemax-cloud").resolve().array("2d").pes
-65536.0
+>>> int(load_architecture("fusemax-cloud").resolve().array("2d").pes)
+65536
 """
 
 from archs.hardware import Architecture, ComputeArray, Memory, Operation

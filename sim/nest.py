@@ -48,10 +48,10 @@ def visits(
 
     >>> nest = [Loop("M1", "M", 4.0), Loop("P1", "P", 8.0), Loop("M0", "M", 256.0)]
     >>> v = visits(nest, frozenset("M"), 1)      # K below M1: stays while P1 runs inside
-    >>> v.words, v.count
+    >>> float(v.words), float(v.count)
     (256.0, 4.0)
-    >>> visits(nest, frozenset("M"), 2).count    # K below P1: fetched anew for each
-    np.float64(32.0)
+    >>> float(visits(nest, frozenset("M"), 2, retain=False).count)    # streamed for every P1
+    32.0
     """
     count: Number = 1.0
     untouched: Number = retain
