@@ -186,7 +186,7 @@ def _refuse(
             where
         ):  # only points that fail, once each: texts are not arithmetic
             if flat[i] is None:
-                flat[i] = problem.reason(int(i))
+                flat[i] = problem.reason(shape, int(i))
         reasons = flat.reshape(shape)
     bad = reasons != None  # noqa: E711  (elementwise)
     if not np.any(bad):

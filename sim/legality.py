@@ -27,21 +27,16 @@ class Objection:
     text: str
     numbers: tuple[Number, ...] = ()
 
-    def reason(self, index: int) -> str:
-        """The reason at flat index `index`."""
-        return self.text.format(*(at(number, index) for number in self.numbers))
+    def reason(self, shape: tuple[int, ...], index: int) -> str:
+        """The reason at flat index `index` of arrays of `shape`."""
+        values = (float(np.broadcast_to(number, shape).flat[index]) for number in self.numbers)
+        return self.text.format(*values)
 
 
 @lru_cache(maxsize=64)
 def analysis_of(cascade: Cascade) -> PassAnalysis:
     """The pass analysis of a cascade, made once."""
     return analyze_passes(cascade)
-
-
-def at(value: Number, index: int) -> float:
-    """The value of a number at flat index `index`."""
-    flat = np.ravel(value)
-    return float(flat[index] if flat.size > 1 else flat[0])
 
 
 def objections(
