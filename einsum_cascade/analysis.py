@@ -75,8 +75,13 @@ class PassAnalysis:
         return self._families[rank, tensor]
 
     def _has(self, tensor: str, rank: str) -> bool:
+        """Whether the tensor has the rank, or is read along it (under a rank like its own)."""
         along = aliases(self.cascade, rank)
-        return any(r in along for r in self.cascade.tensor(tensor).ranks)
+        return any(r in along for r in self.cascade.tensor(tensor).ranks) or any(
+            a.tensor == tensor and carries(a, along)
+            for e in self.cascade.consumers[tensor]
+            for a in e.operands
+        )
 
     # Passes
 

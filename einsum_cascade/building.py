@@ -1,8 +1,8 @@
 """From text to a cascade: names resolved, everything checked, errors at their place.
 
 The way: `schema` says which keys a file has, `notation` gives a syntax tree for each Einsum,
-`declarations` reads ranks and tensors, this module resolves the Einsums against them and
-`checking` looks at the cascade as a whole.
+`declarations` and `definitions` read ranks and tensors, this module resolves the Einsums against
+them, and `checking` looks at the cascade as a whole.
 """
 
 from __future__ import annotations
@@ -27,15 +27,8 @@ from einsum_cascade.cascade import (
     nodes,
 )
 from einsum_cascade.checking import check_cascade
-from einsum_cascade.declarations import (
-    Names,
-    Statement,
-    declare_inputs,
-    declare_outputs,
-    declare_ranks,
-    define_tensors,
-    statements,
-)
+from einsum_cascade.declarations import Names, Statement, declare_inputs, declare_ranks, statements
+from einsum_cascade.definitions import declare_outputs, define_tensors
 from einsum_cascade.notation import Raw, RawAccess, RawCall, RawNumber
 from einsum_cascade.schema import CascadeSpec
 from einsum_cascade.source import Document, InputError, check, parse_yaml, read_yaml

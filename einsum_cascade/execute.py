@@ -51,8 +51,8 @@ def execute(
 
     `inputs` holds an array for each input tensor, one axis a rank. `shape` gives what the arrays do
     not tell (a partition, a parameter). `functions` holds the user-defined functions, on arrays.
-    Coordinates that a filter leaves out of a tensor hold 0; a reduction of no points is its identity
-    (0 for a sum, -inf for `max`).
+    Coordinates that a filter leaves out of a tensor hold 0; a reduction of no points is its
+    identity (0 for a sum, -inf for `max`).
 
     Raises `InputError` for a tensor or function that is missing, an array whose axes disagree with
     its ranks, an index out of bounds.

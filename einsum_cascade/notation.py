@@ -8,7 +8,7 @@ Names are not resolved here: that is `building`'s part, which knows the ranks an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -68,6 +68,9 @@ _WORDS = {
     "AND": "and",
     "$END": "the end",
 }
+
+
+_MAX_DEPTH = 200
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,9 @@ def parse(text: str, start: str, locate: Locate) -> Any:
         line = next((n for n in text.splitlines() if n.strip()), "")
         raise InputError("an Einsum must stand on one line", locate(len(line)))
     try:
-        return _Build().transform(_parser().parse(text, start=start))
+        tree = _Build().transform(_parser().parse(text, start=start))
+        _check_depth(tree, locate)
+        return tree
     except UnexpectedToken as error:
         end = error.token.type == "$END"
         found = "the end" if end else repr(str(error.token))
@@ -236,11 +241,17 @@ def parse(text: str, start: str, locate: Locate) -> Any:
     except UnexpectedInput:
         raise InputError(f"not an Einsum: {text.strip()!r}", locate(0)) from None
     except VisitError as error:
+        if isinstance(error.orig_exc, RecursionError):
+            raise InputError(
+                f"an expression nested deeper than {_MAX_DEPTH} operations", locate(0)
+            ) from None
         if isinstance(error.orig_exc, _Misplaced):
             raise InputError(str(error.orig_exc), locate(error.orig_exc.column)) from None
         raise
-    except RecursionError:
-        raise InputError("an expression nested too deeply", locate(0)) from None
+    except RecursionError:  # before there is a tree to measure
+        raise InputError(
+            f"an expression nested deeper than {_MAX_DEPTH} operations", locate(0)
+        ) from None
 
 
 def to_affine(node: Raw, resolve: Callable[[RawAccess], Affine], locate: Locate) -> Affine:
@@ -272,9 +283,22 @@ def to_affine(node: Raw, resolve: Callable[[RawAccess], Affine], locate: Locate)
     )
 
 
-def walk(node: Raw) -> Iterator[Raw]:
-    """`node` and every node of the expression below it, indices left out."""
-    yield node
-    if isinstance(node, RawCall):
-        for argument in node.arguments:
-            yield from walk(argument)
+def _check_depth(tree: Any, locate: Locate) -> None:
+    """Everything behind the parser recurses, so a tree has a depth that Python's stack can take."""
+    roots: list[Any] = []
+    if isinstance(tree, RawEinsum):
+        roots = [tree.output, tree.expression]
+        roots += [side for c in tree.filters for side in (c.left, c.right)]
+    elif isinstance(tree, RawAccess):
+        roots = [tree]
+    pending = [(root, 1) for root in roots]
+    while pending:
+        node, depth = pending.pop()
+        if depth > _MAX_DEPTH:
+            raise InputError(
+                f"an expression nested deeper than {_MAX_DEPTH} operations", locate(node.column)
+            )
+        if isinstance(node, RawCall):
+            pending += [(argument, depth + 1) for argument in node.arguments]
+        elif isinstance(node, RawAccess):
+            pending += [(index, depth + 1) for index in node.indices or ()]

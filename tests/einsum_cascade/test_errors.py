@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from einsum_cascade import InputError, parse_cascade
+from einsum_cascade import InputError, execute, parse_cascade
 
 GOOD = """\
 name: softmax
@@ -160,3 +160,20 @@ TOKENS = [*"AYkK[]()+-*/=,<1", "max", "over", "of", "where", "exp", "and", "inf"
 @given(st.lists(st.sampled_from(TOKENS)))
 def test_any_tokens_are_an_einsum_or_an_input_error(tokens):
     test_any_text_is_an_einsum_or_an_input_error.hypothesis.inner_test(" ".join(tokens))
+
+
+@pytest.mark.parametrize("depth", [150, 250, 450, 5000])
+@pytest.mark.parametrize(
+    ("before", "after"), [("exp(", ")"), ("-", ""), ("A[k] + ", ""), ("(", ")"), ("A[k]*(", ")")]
+)
+def test_deep_expressions_are_refused_or_computed(before, after, depth):
+    """Never a RecursionError."""
+    text = before * depth + "A[k]" + after * depth
+    try:
+        cascade = parse_cascade(f"name: x\nranks: [K]\ninputs: ['A[k]']\nbody: ['Y[k] = {text}']")
+    except InputError as error:
+        assert "nested deeper than 200 operations" in str(error)  # noqa: PT017
+    else:
+        assert depth < 200 or before == "("
+        assert str(cascade)
+        execute(cascade, {"A": [0.5]})
