@@ -141,7 +141,7 @@ class Document:
         return len(first) - len(first.lstrip())
 
     def _node(self, keys: Keys) -> yaml.Node | None:
-        node = self._root
+        node: yaml.Node | None = self._root
         for key in keys:
             if isinstance(node, yaml.MappingNode):
                 node = next((v for k, v in node.value if k.value == str(key)), None)
@@ -159,10 +159,10 @@ class Document:
             if isinstance(parent, yaml.MappingNode):
                 for key, _ in parent.value:
                     if key.value == str(last):
-                        return key
+                        return cast("yaml.Node", key)
             elif isinstance(parent, yaml.SequenceNode) and isinstance(last, int):
                 if last < len(parent.value):
-                    return parent.value[last]
+                    return cast("yaml.Node", parent.value[last])
         return self._root
 
 
@@ -304,7 +304,7 @@ def _problem(model: Any, document: Document, keys: Keys, error: dict[str, Any]) 
 def _in_data(data: Any, keys: Keys, location: Keys) -> Keys:
     """`location` without the tags that pydantic puts in for the branch of a union."""
     for key in keys:
-        data = data[key] if isinstance(data, (dict, list)) else None
+        data = data[key]
     kept: list[str | int] = []
     for position, key in enumerate(location):
         last = position == len(location) - 1

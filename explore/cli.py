@@ -264,11 +264,13 @@ def _print_summary(rows: list[Summary], baseline: str | None) -> None:
 
 def main() -> None:
     """Run the command; a mistake in the input ends with its message and exit status 2."""
-    from einsum_cascade.source import InputError
-
     try:
         app()
-    except InputError as error:
+    except ValueError as error:
+        from einsum_cascade.source import InputError  # here, so that `--help` need not wait for it
+
+        if not isinstance(error, InputError):
+            raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(MISTAKE)
     except BrokenPipeError:  # the reader of a pipe left early, as `| head` does
