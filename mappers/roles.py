@@ -120,9 +120,7 @@ def handed_over(
         for reader in cascade.consumers[tensor]:
             w, r = array_of[writer.name], array_of[reader.name]
             common = set(writer.ranks) & set(reader.ranks)
-            later = any(
-                analysis.level(writer.name, k) != analysis.level(reader.name, k) for k in common
-            )
+            later = any(not analysis.fusible((writer.name, reader.name), k) for k in common)
             in_registers = w == r and len(architecture.array(w).shape) == 2
             near = w == r or (w, r) in architecture.links
             if not near or (later and not in_registers):

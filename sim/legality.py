@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import combinations
 
 import numpy as np
 
 from archs import Architecture
 from einsum_cascade import Cascade, PassAnalysis, analyze_passes
 from sim.accesses import Tally, Use, uses
-from sim.mapping import IN_ARRAY, EinsumMapping, Mask, Number, Phase
+from sim.mapping import IN_ARRAY, EinsumMapping, Loop, Mask, Number, Phase
 from sim.nest import product
 
 
@@ -100,42 +101,26 @@ def _common(a: EinsumMapping, b: EinsumMapping) -> int:
 
 
 def _fusion(cascade: Cascade, phase: Phase) -> Iterator[Objection]:
-    """Einsums that share a loop over a rank are in the same pass over it."""
+    """Einsums that share a loop over a rank can all be in the same pass over it."""
     analysis = analysis_of(cascade)
-    after = _followers(cascade, phase)
-    for first in phase.einsums:
-        for second in phase.einsums:
-            if second.einsum not in after[first.einsum]:
-                continue
-            for loop in first.loops[: _common(first, second)]:
-                levels = [analysis.level(m.einsum, loop.rank) for m in (first, second)]
-                if levels[0] != levels[1]:
-                    yield Objection(
-                        loop.extent > 1,
-                        f"{second.einsum} is fused with {first.einsum} on loop {loop.name}, but "
-                        f"over rank {loop.rank} they are in passes {levels[1]} and {levels[0]}: "
-                        f"{second.einsum} needs a value that exists only when {first.einsum} has "
-                        f"gone through the whole fiber",
-                    )
-
-
-def _followers(cascade: Cascade, phase: Phase) -> dict[str, set[str]]:
-    """For each Einsum of the phase, those of the phase that need its result, directly or not.
-
-    What the next iteration needs counts too: it shares the loops all the same, in the same pass.
-    """
-    direct = {e.name: {c.name for c in cascade.consumers[e.output.tensor]} for e in cascade.einsums}
-    names = {m.einsum for m in phase.einsums}
-    result = {}
-    for name in names:
-        found: set[str] = set()
-        front = [name]
-        while front:
-            for following in direct[front.pop()] - found:
-                found.add(following)
-                front.append(following)
-        result[name] = (found & names) - {name}
-    return result
+    sharing: dict[tuple[str, ...], tuple[Loop, list[str]]] = {}
+    for mapping in phase.einsums:
+        names = tuple(loop.name for loop in mapping.loops)
+        for depth, loop in enumerate(mapping.loops[: mapping.shared], start=1):
+            sharing.setdefault(names[:depth], (loop, []))[1].append(mapping.einsum)
+    for loop, einsums in sharing.values():
+        apart = [p for p in combinations(einsums, 2) if not analysis.fusible(p, loop.rank)]
+        if not apart:
+            continue
+        levels = {einsum: analysis.level(einsum, loop.rank) for einsum in apart[0]}
+        late = max(levels, key=lambda e: levels[e])
+        early = min(levels, key=lambda e: levels[e])
+        yield Objection(
+            loop.extent > 1,
+            f"{late} is fused with {early} on loop {loop.name}, but over rank {loop.rank} they are "
+            f"in passes {levels[late]} and {levels[early]}: {late} needs a value that exists only "
+            f"when {early} has gone through the whole fiber",
+        )
 
 
 def _homes(cascade: Cascade, architecture: Architecture, phase: Phase) -> Iterator[Objection]:
@@ -204,7 +189,7 @@ def _forwarding(
         )
     analysis = analysis_of(cascade)
     ranks = set(cascade.einsum(w.einsum).ranks) & set(cascade.einsum(r.einsum).ranks)
-    later = [k for k in ranks if analysis.level(w.einsum, k) != analysis.level(r.einsum, k)]
+    later = [k for k in ranks if not analysis.fusible((w.einsum, r.einsum), k)]
     common = _common(w, r)
     inside = product(w.loops[common:], writer.ranks)
     spatial = product([loop for loop in w.loops if loop.spatial], writer.ranks)
