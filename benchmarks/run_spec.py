@@ -20,11 +20,11 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 EXPLORE = [sys.executable, "-m", "explore"]
 COMMANDS = [  # name, arguments, target seconds, target megabytes
-    ("whole FuseMax spec, figures too", ["run", "experiments/fusemax.yaml", "--out", "{out}"], 5.0, 500),
-    ("help", ["--help"], 0.3, None),
-    ("passes of a cascade", ["passes", "attention-3pass"], None, None),
-    ("validate", ["validate"], None, None),
-]  # fmt: skip
+    ("whole FuseMax spec with figures", "run experiments/fusemax.yaml --out {out}", 5.0, 500),
+    ("help", "--help", 0.3, None),
+    ("passes of a cascade", "passes attention-3pass", None, None),
+    ("validate", "validate", None, None),
+]
 
 
 def once(arguments: list[str]) -> tuple[float, float]:
@@ -69,7 +69,7 @@ def main() -> int:
     repeat = parser.parse_args().repeat
     missed = False
     for name, arguments, target_s, target_mb in COMMANDS:
-        runs = [once(arguments) for _ in range(repeat)]
+        runs = [once(arguments.split()) for _ in range(repeat)]
         seconds = [s for s, _ in runs]
         peak = max(mb for _, mb in runs)
         median = statistics.median(seconds)

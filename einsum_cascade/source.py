@@ -160,8 +160,8 @@ class Document:
                 for key, _ in parent.value:
                     if key.value == str(last):
                         return cast("yaml.Node", key)
-            elif isinstance(parent, yaml.SequenceNode) and isinstance(last, int):
-                if last < len(parent.value):
+            elif isinstance(parent, yaml.SequenceNode):
+                if isinstance(last, int) and last < len(parent.value):
                     return cast("yaml.Node", parent.value[last])
         return self._root
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     import polars as pl
 
     from explore.run import Summary
@@ -61,6 +63,7 @@ def _root(
 @app.command("run")
 def run_command(spec: SpecFile, out: Out = None, force: Force = False) -> None:
     """Evaluate every design point of SPEC, rank the designs, write results and figures."""
+    from explore.plots import drawing_processes
     from explore.results import FIGURES, refuse_overwriting, write
     from explore.run import run, summarize
     from explore.spec import experiment_file, load_experiment
@@ -69,21 +72,21 @@ def run_command(spec: SpecFile, out: Out = None, force: Force = False) -> None:
     experiment = load_experiment(spec)
     folder = out if out is not None else Path("results") / experiment.name
     refuse_overwriting(folder, force)
-    with _progress(experiment.points) as advance:
-        table = run(experiment, advance)
-    write(table, folder, spec.read_text(encoding="utf-8-sig"))
-    _print_summary(summarize(table), experiment.schema.rank.baseline)
-    reasons = table["reason"].drop_nulls()
-    if len(reasons):
-        typer.echo(f"{len(reasons)} of {table.height} points are infeasible, the first because:")
-        typer.echo(f"  {reasons[0]}")
-    if len(reasons) < table.height:
-        schema = experiment.schema
-        written = _draw(table, folder / FIGURES, schema.rank.baseline, schema.figures)
-        typer.echo(f"{table.height} rows in {folder}, {written} figure files in {folder / FIGURES}")
-    else:
-        typer.echo(f"{table.height} rows in {folder}; no point is feasible, nothing to draw")
-        raise typer.Exit(NOTHING_FEASIBLE)
+    schema = experiment.schema
+    with drawing_processes() as pool:
+        with _progress(experiment.points) as advance:
+            table = run(experiment, advance)
+        write(table, folder, spec.read_text(encoding="utf-8-sig"))
+        _print_summary(summarize(table), schema.rank.baseline)
+        reasons = table["reason"].drop_nulls()
+        if len(reasons):
+            typer.echo(f"{len(reasons)} of {table.height} points are infeasible; the first because")
+            typer.echo(f"  {reasons[0]}")
+        if len(reasons) == table.height:
+            typer.echo(f"{table.height} rows in {folder}; nothing to draw")
+            raise typer.Exit(NOTHING_FEASIBLE)
+        drawn = _draw(table, folder / FIGURES, schema.rank.baseline, schema.figures, pool)
+    typer.echo(f"{table.height} rows in {folder}, {drawn} figure files in {folder / FIGURES}")
 
 
 @app.command("plot")
@@ -93,6 +96,7 @@ def plot_command(
 ) -> None:
     """Draw the figures of a run again."""
     from einsum_cascade.source import check, read_yaml
+    from explore.plots import drawing_processes
     from explore.results import FIGURES, SPEC, read
     from explore.schema import ExperimentSchema, FiguresSchema
 
@@ -103,8 +107,9 @@ def plot_command(
         baseline, figures = schema.rank.baseline, schema.figures
     if width is not None:
         figures = figures.model_copy(update={"width": width.value})
-    written = _draw(table, folder / FIGURES, baseline, figures)
-    typer.echo(f"{written} figure files in {folder / FIGURES}")
+    with drawing_processes() as pool:
+        drawn = _draw(table, folder / FIGURES, baseline, figures, pool)
+    typer.echo(f"{drawn} figure files in {folder / FIGURES}")
 
 
 @app.command("passes")
@@ -187,12 +192,20 @@ def validate_command(
         raise typer.Exit(OUT_OF_TOLERANCE)
 
 
-def _draw(table: pl.DataFrame, folder: Path, baseline: str | None, figures: FiguresSchema) -> int:
+def _draw(
+    table: pl.DataFrame,
+    folder: Path,
+    baseline: str | None,
+    figures: FiguresSchema,
+    pool: Executor,
+) -> int:
     """Draw all figures; the number of files written."""
     from explore.plots import draw_all
 
-    options = {"width": figures.width, "formats": figures.formats}
-    return len(draw_all(table, folder, baseline=baseline, **options))
+    paths = draw_all(
+        table, folder, baseline=baseline, width=figures.width, formats=figures.formats, pool=pool
+    )
+    return len(paths)
 
 
 @contextmanager
