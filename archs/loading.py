@@ -59,7 +59,7 @@ class ArchitectureFile:
                     found=path,
                 )
             values[path] = value
-        return _Resolver(self.schema, values, place).architecture()
+        return _Resolver(self, values, place).architecture()
 
 
 def load_architecture(
@@ -157,10 +157,9 @@ def _numbers(schema: ArchitectureSchema) -> list[tuple[str, Any]]:
 class _Resolver:
     """Evaluates the expressions of a file, each once, in the order of their dependence."""
 
-    def __init__(
-        self, schema: ArchitectureSchema, values: dict[str, Any], place: Place | None
-    ) -> None:
-        self._schema, self._values, self._place = schema, values, place
+    def __init__(self, file: ArchitectureFile, values: dict[str, Any], place: Place | None) -> None:
+        self._schema, self._document = file.schema, file.document
+        self._values, self._place = values, place
         self._done: dict[str, Any] = {}
         self._open: list[str] = []
 
@@ -169,7 +168,7 @@ class _Resolver:
             return self._done[path]
         if path in self._open:
             loop = " -> ".join([*self._open, path])
-            raise InputError(f"a parameter depends on itself: {loop}", self._place)
+            raise InputError(f"a parameter depends on itself: {loop}", self._where(path))
         value = self._values[path]
         if isinstance(value, Expression):
             self._open.append(path)
@@ -180,11 +179,24 @@ class _Resolver:
             if len(allowed) < len(names):
                 for known in self._schema.parameters:
                     allowed.setdefault(known, np.nan)
-            value = value.evaluate(allowed)
+            try:
+                value = value.evaluate(allowed)
+            except InputError as error:
+                raise InputError(
+                    error.message, self._where(path), allowed=error.allowed, found=error.found
+                ) from None
             self._open.pop()
         value = np.asarray(value, dtype=np.float64)[()]
         self._done[path] = value
         return value
+
+    def _where(self, path: str) -> Place:
+        """Where the number at a dotted path stands, unless it was set from elsewhere."""
+        if self._place is not None:
+            return self._place
+        if path in self._schema.parameters:
+            return self._document.place("parameters", path)
+        return self._document.place(*(int(k) if k.isdigit() else k for k in path.split(".")))
 
     def _lookup(self, name: str, block: str) -> Any:
         for path in (f"{block}.{name}" if block else name, name):

@@ -11,7 +11,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from einsum_cascade.expression import Expression, parse_expression, parse_quantity
+from einsum_cascade.expression import (
+    Expression,
+    looks_like_quantity,
+    parse_expression,
+    parse_quantity,
+)
 from einsum_cascade.source import InputError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", max_length=64)]
@@ -47,8 +52,8 @@ def _number(unit: str, minimum: float) -> BeforeValidator:
         except InputError:
             if not isinstance(raw, str):
                 raise
-            if raw[:1].isdigit() and not any(c in raw for c in "*+/-("):
-                raise  # meant as a quantity: its message is the one that helps
+            if looks_like_quantity(raw):
+                raise
             return parse_expression(raw)
         if not value >= minimum or value == float("inf") or value > 1e30:
             raise ValueError(f"a number of at least {minimum:g} is expected")
@@ -125,6 +130,7 @@ class ArraySchema(Cited):
                     f"operation {name!r} runs on unknown unit {operation.unit!r}",
                     allowed=self.units,
                     found=operation.unit,
+                    keys=("operations", name, "unit"),
                 )
             for part in operation.sequence or ():
                 simple = [n for n, o in self.operations.items() if o.unit is not None]
@@ -133,6 +139,7 @@ class ArraySchema(Cited):
                         f"operation {name!r} is a sequence of unknown operation {part!r}",
                         allowed=simple,
                         found=part,
+                        keys=("operations", name, "sequence", part),
                     )
         return self
 
@@ -163,13 +170,22 @@ class ArchitectureSchema(Cited):
         outermost, *inner = self.memories
         for name in inner:
             if self.memories[name].size_bytes is None:
-                raise InputError(f"memory {name!r} needs size_bytes: only the outermost has no end")
+                raise InputError(
+                    f"memory {name!r} needs size_bytes: only the outermost has no end",
+                    keys=("memories", name),
+                )
         if self.memories[outermost].bandwidth_bytes_per_s is None:
-            raise InputError(f"the outermost memory {outermost!r} needs bandwidth_bytes_per_s")
-        for link in self.links:
-            for end in (link.origin, link.target):
+            raise InputError(
+                f"the outermost memory {outermost!r} needs bandwidth_bytes_per_s",
+                keys=("memories", outermost),
+            )
+        for i, link in enumerate(self.links):
+            for key, end in (("from", link.origin), ("to", link.target)):
                 if end not in self.arrays:
                     raise InputError(
-                        f"a link names unknown array {end!r}", allowed=self.arrays, found=end
+                        f"a link names unknown array {end!r}",
+                        allowed=self.arrays,
+                        found=end,
+                        keys=("links", i, key),
                     )
         return self

@@ -168,6 +168,15 @@ _BINARY_PREFIX = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z/]*)\s*")
 
 
+def looks_like_quantity(text: str) -> bool:
+    """Whether a text is a number with letters behind it, so meant as a quantity.
+
+    >>> looks_like_quantity("1 GB/s"), looks_like_quantity("2*side")
+    (True, False)
+    """
+    return _QUANTITY.fullmatch(text) is not None
+
+
 def parse_quantity(value: Any, unit: str = "") -> float:
     """A number with an optional prefix and unit, in `unit`.
 

@@ -59,12 +59,14 @@ class InputError(ValueError):
         allowed: Iterable[object] = (),
         found: object = None,
         others: Iterable[InputError] = (),
+        keys: Keys = (),
     ) -> None:
         self.message = message
         self.place = place
         self.allowed = tuple(str(a) for a in allowed)
         self.found = found
         self.others = tuple(others)
+        self.keys = keys  # where a validator of a whole mapping found the mistake inside of it
         super().__init__(message)
 
     def __str__(self) -> str:
@@ -84,7 +86,10 @@ def nearest(word: str, allowed: Iterable[str]) -> str | None:
     'attention-3pass'
     """
     by_folded = {a.casefold(): a for a in allowed}
-    found = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
+    folded = word.casefold()
+    found = difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.6)
+    if not found and len(folded) > 2:
+        found = [a for a in by_folded if a.startswith(folded)]
     return by_folded[found[0]] if found else None
 
 
@@ -154,15 +159,15 @@ class Document:
     def _key_node(self, keys: Keys) -> yaml.Node | None:
         """The node of the last key that exists: a mapping's key itself, a list's item."""
         for length in range(len(keys), 0, -1):
-            parent = self._node(keys[: length - 1])
-            last = keys[length - 1]
+            parent, last = self._node(keys[: length - 1]), keys[length - 1]
             if isinstance(parent, yaml.MappingNode):
-                for key, _ in parent.value:
-                    if key.value == str(last):
-                        return cast("yaml.Node", key)
-            elif isinstance(parent, yaml.SequenceNode):
-                if isinstance(last, int) and last < len(parent.value):
-                    return cast("yaml.Node", parent.value[last])
+                found = [key for key, _ in parent.value if key.value == str(last)]
+            elif isinstance(parent, yaml.SequenceNode) and isinstance(last, int):
+                found = parent.value[last : last + 1]
+            else:
+                found = []
+            if found:
+                return cast("yaml.Node", found[0])
         return self._root
 
 
@@ -291,6 +296,7 @@ def _problem(model: Any, document: Document, keys: Keys, error: dict[str, Any]) 
     context = error.get("ctx", {})
     inner = context.get("error")
     if isinstance(inner, InputError):  # raised by a validator that knows what is allowed
+        place = document.place(*keys, *location, *inner.keys) if inner.keys else place
         return InputError(inner.message, place, allowed=inner.allowed, found=inner.found)
     if kind in ("literal_error", "enum"):
         allowed = [

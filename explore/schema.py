@@ -151,11 +151,13 @@ class ExperimentSchema(Strict):
 
     @model_validator(mode="after")
     def _known_designs(self) -> ExperimentSchema:
-        named = {"rank.baseline": self.rank.baseline} if self.rank.baseline else {}
-        named |= {f"families.{name}.design": f.design for name, f in self.families.items()}
-        for key, design in named.items():
+        named: dict[tuple[str, ...], str] = {}
+        if self.rank.baseline:
+            named["rank", "baseline"] = self.rank.baseline
+        named |= {("families", n, "design"): f.design for n, f in self.families.items()}
+        for keys, design in named.items():
             if design not in self.designs:
                 raise InputError(
-                    f"{key} names unknown design {design!r}", allowed=self.designs, found=design
+                    f"unknown design {design!r}", allowed=self.designs, found=design, keys=keys
                 )
         return self

@@ -1,0 +1,117 @@
+"""Architecture files: extending, expressions, sweeps, areas against published ones, mistakes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from archs import list_architectures, load_architecture
+from einsum_cascade.source import InputError, Place
+
+
+@pytest.mark.parametrize("name", list_architectures())
+def test_every_packaged_file_cites_its_numbers(name):
+    file = load_architecture(name)
+    assert file.schema.source
+    assert file.resolve().area_um2 > 0
+
+
+def test_areas_of_the_2d_pe_that_figure_12_publishes():
+    """um^2 a PE at register depths 4 (n = 16, 32, 64), 8, 16 and 32 words (n = 512), E = 64."""
+    published = np.array([18408.7, 18420.2, 18432.0, 18443.7])
+    words = np.array([4, 8, 16, 32])
+    found = load_architecture("fusemax-cloud").resolve({"arrays.2d.registers.words": words})
+    assert found.array("2d").pe_area_um2 == pytest.approx(published, rel=1e-4)
+
+
+def test_fusemax_is_the_smaller_one():
+    ours, theirs = (load_architecture(f"{n}-cloud").resolve().area_um2 for n in ("fusemax", "flat"))
+    assert 1 - ours / theirs == pytest.approx(0.064, abs=0.001)
+
+
+def test_exponentiation_is_six_macs():
+    exp = load_architecture("fusemax-cloud").resolve().array("2d").operations["exp"]
+    assert (exp.cycles, exp.energy_pj) == (6, pytest.approx(6 * 17.1645))
+    assert dict(exp.elementary) == {"mac": 6}
+
+
+def test_parameters_reach_everything_that_names_them():
+    found = load_architecture("fusemax-cloud").resolve({"array_dim": np.array([16, 512])})
+    assert found.array("2d").pes.tolist() == [256, 512**2]
+    assert found.array("1d").pes.tolist() == [16, 512]
+    assert found.memory("buffer").access_words.tolist() == [16, 512]
+    one_word = found.memory("buffer").read_energy_pj / found.memory("buffer").access_words
+    assert one_word[0] == one_word[1]
+
+
+def test_extending_replaces_single_values():
+    edge, cloud = (load_architecture(f"flat-{p}").resolve() for p in ("edge", "cloud"))
+    assert (
+        edge.memory("DRAM").bandwidth_bytes_per_s == cloud.memory("DRAM").bandwidth_bytes_per_s / 8
+    )
+    assert edge.array("2d").shape == (32, 32)
+    assert edge.array("1d").operations["exp"] == cloud.array("1d").operations["exp"]
+
+
+def test_quantities_and_files(tmp_path):
+    (tmp_path / "a.yaml").write_text("extends: fusemax-cloud\nname: a\nclock_hz: 2 GHz\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\nname: b\nword_bytes: 1\n")
+    found = load_architecture("b.yaml", tmp_path)
+    assert found.extends == ("a.yaml", "fusemax-cloud")
+    assert (found.resolve().clock_hz, found.resolve().word_bytes) == (2e9, 1)
+
+
+def test_an_unknown_override_names_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'array_dim'") as caught:
+        load_architecture("fusemax-cloud").resolve({"arraydim": 3}, Place("spec.yaml", 9))
+    assert caught.value.place == Place("spec.yaml", 9)
+
+
+HEAD = "extends: fusemax-cloud\nname: mine\n"
+MISTAKES = {
+    "clock: 1 GHz": "did you mean 'clock_hz'",
+    "clock_hz: fast GHz": "not an arithmetic expression",
+    "clock_hz: 1 GB/s": "such as '940 MHz'",
+    "clock_hz: 0": "at least",
+    "clock_hz: -3 GHz": "not an arithmetic|at least|such as",
+    "clock_hz: [1]": "a number in Hz",
+    "clock_hz: true": "a number in Hz",
+    "clock_hz: .inf": "at least",
+    "clock_hz: .nan": "at least",
+    "clock_hz: {value: 1 GHz}": "source",
+    "clock_hz: {value: 1 GHz, sauce: x}": "cited number",
+    "clock_hz: {source: x}": "cited number",
+    "clock_hz: 1/0": "not a finite number",
+    "clock_hz: nothing*2": "unknown name 'nothing'",
+    "memories: {buffer: {size: 1 MiB}}": "did you mean 'size_bytes'",
+    "memories: {buffer: {size_bytes: 1 MHz}}": "such as '16 MiB'",
+    "memories: {third: {read_energy_pj: 1, write_energy_pj: 1}}": "'third' needs size_bytes",
+    "memories: {DRAM: {bandwidth_bytes_per_s: 0}}": "at least",
+    "arrays: {2d: {shape: []}}": "at least 1 item",
+    "arrays: {2d: {shape: [0.5, 4]}}": "at least 1",
+    "arrays: {2d: {operations: {exp: {sequence: {mack: 6}}}}}": "did you mean 'mac'",
+    "arrays: {1d: {operations: {log: {unit: mac}}}}": "needs energy_pj",
+    "arrays: {1d: {operations: {log: {energy_pj: 1}}}}": "either a unit or a sequence",
+    "arrays: {'3 d': {shape: [4]}}": "missing key|pattern",
+    "links: [{from: 2d}]": "missing key 'to'",
+    "links: [{from: 2d, to: 1e}]": "unknown array '1e'; allowed: 2d, 1d",
+    "parameters: {array_dim: 2*array_dim}": "depends on itself",
+    "kind: fpga": "spatial-array",
+}
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_mistakes_say_where_and_what(text, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"{HEAD}{text}\n")
+    with pytest.raises(InputError, match=MISTAKES[text]) as caught:
+        load_architecture(str(file))
+    assert caught.value.place.file == str(file)
+    assert caught.value.place.line == 3
+
+
+def test_what_extends_itself(tmp_path):
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\nname: a\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\nname: b\n")
+    with pytest.raises(InputError, match="goes on too long"):
+        load_architecture("a.yaml", tmp_path)
