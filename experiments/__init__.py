@@ -1,0 +1,1 @@
+"""Experiment specs that come with the project, found by name."""
