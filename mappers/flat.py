@@ -20,6 +20,7 @@ import numpy as np
 
 from archs import Architecture
 from einsum_cascade import Cascade
+from einsum_cascade.source import check, read_yaml
 from mappers.contraction import STATIONARITY, with_candidate_axis
 from mappers.factors import divisor_table
 from mappers.flat_options import Options, Pinned, read_table
@@ -175,6 +176,8 @@ def _pinned(
     """One choice a pair of stationarities that occurs, each holding at the points that name it."""
     names = fused.tensors
     points = np.broadcast_shapes(*(np.shape(v) for v in mapping.shape.values())) or (1,)
+    if isinstance(source, Path) and source.suffix in (".yaml", ".yml"):
+        source = check(Pinned, read_yaml((base or Path()) / source))
     if isinstance(source, Pinned):
         source.check(names.values(), (fused.first.einsum, fused.second.einsum))
         pinned = [source] * int(np.prod(points))

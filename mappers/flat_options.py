@@ -44,7 +44,7 @@ class Pinned(BaseModel):
 
 
 class Options(BaseModel):
-    """`mapping`: search (default), published, a file of mappings like the published one, or one.
+    """`mapping`: search (default), published, one mapping, a YAML file of one, a CSV file of many.
 
     `spill` says what gives way when a row tile does not fit: the row itself at every pass over it
     (`rows`, as in FuseMax's evaluation of FLAT), or everything that is staged (`all`, as in FLAT's

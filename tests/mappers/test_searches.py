@@ -185,6 +185,23 @@ def test_a_mapping_written_in_the_spec_is_taken():
     assert found.traffic_bytes[0] == pytest.approx(2 * words)
 
 
+def test_a_mapping_in_a_file_of_its_own(tmp_path):
+    text = "row_tile: 256\nstationarity: {QK: output, AV: input}\non_chip: [K, QK, V]\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    options = mappers.check_options("flat", {"mapping": "mine.yaml"}, base=tmp_path)
+    mapping = mappers.place(
+        "flat", options, cascade=workloads.cascade("attention-3pass"),
+        architecture=load_architecture("flat-cloud").resolve(), shape=SHAPE,
+    )  # fmt: skip
+    assert evaluate(mapping).traffic_bytes[0] == pytest.approx(2 * 8 * 4096 * 64 * 19)
+    (tmp_path / "mine.yaml").write_text(text.replace("on_chip", "onchip"))
+    with pytest.raises(InputError, match=r"mine.yaml:3:1: onchip: unknown key .* mean 'on_chip'"):
+        mappers.place(
+            "flat", options, cascade=workloads.cascade("attention-3pass"),
+            architecture=load_architecture("flat-cloud").resolve(), shape=SHAPE,
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize(("mapper", "cascade"), [
     ("fusemax", "attention-3pass"), ("flat", "attention-1pass"), ("flat", "linear-layer"),
     ("unfused", "attention-1pass"), ("fusemax", "pedagogical-1"),
