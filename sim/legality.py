@@ -6,6 +6,7 @@ which Einsums may share a loop; capacities and supported operations come from th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -51,6 +52,7 @@ def objections(
     for mapping in phase.einsums:
         yield from _nest(cascade, architecture, shape, mapping)
     yield from _fusion(cascade, phase)
+    yield from _schedule(cascade, phase)
     yield from _homes(cascade, architecture, phase)
     yield from _capacity(architecture, phase, tally)
 
@@ -121,6 +123,31 @@ def _fusion(cascade: Cascade, phase: Phase) -> Iterator[Objection]:
             f"in passes {levels[late]} and {levels[early]}: {late} needs a value that exists only "
             f"when {early} has gone through the whole fiber",
         )
+
+
+def _schedule(cascade: Cascade, phase: Phase) -> Iterator[Objection]:
+    """Arrays overlap on tiles of shared loops; steps hold every Einsum once."""
+    if phase.steps:
+        names = Counter(einsum for step in phase.steps for einsum in step)
+        for einsum in {m.einsum for m in phase.einsums} | set(names):
+            placed = sum(m.einsum == einsum for m in phase.einsums)
+            if not names[einsum] == placed == 1:
+                yield Objection(
+                    True, f"{einsum} is in {names[einsum]} steps and {placed} nests of {phase.name}"
+                )
+        return
+    by_output = {m.einsum: m for m in phase.einsums}
+    for reader in phase.einsums:
+        for access in cascade.einsum(reader.einsum).operands:
+            for producer in cascade.producers[access.tensor]:
+                writer = by_output.get(producer.name)
+                if writer is None or writer.array == reader.array or _common(writer, reader):
+                    continue
+                yield Objection(
+                    True,
+                    f"{reader.einsum} cannot overlap with {writer.einsum}, whose result it needs: "
+                    f"they share no loop, so it begins when {writer.einsum} has ended",
+                )
 
 
 def _homes(cascade: Cascade, architecture: Architecture, phase: Phase) -> Iterator[Objection]:

@@ -102,10 +102,15 @@ class EinsumMapping:
         return tuple(loop for loop in self.loops if not loop.spatial)
 
     def position(self, below: str | None) -> int:
-        """Index of the first loop inside a tile kept below that loop."""
+        """Index of the first loop inside a tile kept below that loop.
+
+        Raises ValueError when the nest has no such loop.
+        """
         if below is None:
             return 0
         names = [loop.name for loop in self.loops]
+        if below not in names:
+            raise ValueError(f"{self.einsum} has no loop {below!r}, only {', '.join(names)}")
         return names.index(below) + 1
 
 

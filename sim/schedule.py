@@ -83,7 +83,7 @@ def timing(cascade: Cascade, architecture: Architecture, phase: Phase, tally: Ta
     terms = {name: np.float64(0) for name in (*arrays, *memories)}
     for step in phase.steps:
         beside: dict[str, Number] = {name: np.float64(0) for name in arrays}
-        for einsum in step:
+        for einsum in (e for e in step if e in on):  # a stray name is refused as illegal
             beside[on[einsum]] = beside[on[einsum]] + cycles[einsum] / clock
         for name, share in _attribute(beside, _longest(beside)).items():
             terms[name] = terms[name] + share

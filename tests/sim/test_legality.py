@@ -209,6 +209,31 @@ def test_forwarding_between_arrays_that_are_not_linked():
     )
 
 
+def test_arrays_that_share_no_loop_do_not_overlap():
+    """Unfused kernels in one phase would count the longest of them, not their sum."""
+    cascade = workloads.cascade("attention-3pass")
+    apart = replace(
+        softmax_fused_on_m(),
+        einsums=tuple(replace(m, shared=0) for m in softmax_fused_on_m().einsums),
+    )
+    found = evaluated(cascade, (PhaseChoice((apart,)),))
+    assert "GM cannot overlap with QK, whose result it needs" in only_reason(found)
+
+
+def test_steps_hold_every_einsum_once():
+    phase = replace(product_phase(), steps=(("Z",), ("Z",)))
+    assert "Z is in 2 steps and 1 nests" in product_reason(phase)
+    phase = replace(product_phase(), steps=(("Y",),))
+    assert "steps" in product_reason(phase)
+
+
+def test_a_tile_below_a_loop_that_is_not_there():
+    phase = product_phase()
+    odd = replace(phase, residency={**phase.residency, "A": always("DRAM", Tile("buffer", "R7"))})
+    with pytest.raises(ValueError, match="Z has no loop 'R7', only K, N0, R0"):
+        evaluated(PRODUCT, (PhaseChoice((odd,)),), SMALL, DENSE)
+
+
 def test_an_einsum_that_is_not_placed_or_twice():
     cascade = workloads.cascade("attention-products")
     arch = load_architecture("flat-cloud").resolve()
