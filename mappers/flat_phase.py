@@ -136,9 +136,13 @@ def _product_nest(
     """
     two, _ = arrays(mapping.architecture, NAME)
     buffer = mapping.architecture.memories[1].name
-    shape, side = mapping.shape, two.shape[0]
+    shape = mapping.shape
     p, c, k = product.rows, product.columns, product.contracted
-    r0, c0, k0 = np.minimum(rows, side), np.minimum(shape[c], side), np.minimum(shape[k], side)
+    first, second = two.shape  # spatial ranks in this order; what is in time takes tiles as deep
+    across = {"output": (first, second, first), "input": (first, first, second)}
+    r_side, c_side, k_side = across.get(stationary, (first, second, first))
+    r0 = np.minimum(rows, r_side)
+    c0, k0 = np.minimum(shape[c], c_side), np.minimum(shape[k], k_side)
     pt = Loop(f"{p}1", p, tiles(rows, r0))
     c1, k1 = Loop(f"{c}1", c, tiles(shape[c], c0)), Loop(f"{k}1", k, tiles(shape[k], k0))
 

@@ -128,3 +128,31 @@ def test_one_infeasible_part_makes_the_whole_infeasible():
     both = combine([good, bad])
     assert np.isnan(both.latency_s).all()
     assert "bytes are missing" in both.infeasible[0]
+
+
+@pytest.mark.parametrize(
+    "case", [*CASES, ("attention-products", "flat-cloud", "flat", {"spill": "all"})], ids=str
+)
+@given(
+    point=points,
+    rows=st.sampled_from([1, 8, 64, 100]),
+    columns=st.sampled_from([1, 16, 64, 256]),
+    lanes=st.sampled_from([1, 16, 300]),
+    buffer=st.sampled_from([2.0**10, 2.0**16, 2.0**22]),
+    word=st.sampled_from([1, 2, 4]),
+)
+@settings(max_examples=20, deadline=None)
+def test_on_odd_machines_a_mapping_fits_or_says_what_is_missing(
+    case, point, rows, columns, lanes, buffer, word
+):
+    """Arrays that are not square, little buffers: never too many PEs, never below the bound."""
+    found = placed(case, point, **{
+        "arrays.2d.shape.0": rows, "arrays.2d.shape.1": columns, "arrays.1d.shape.0": lanes,
+        "memories.buffer.size_bytes": buffer, "word_bytes": word,
+    })  # fmt: skip
+    reason = found.infeasible[0]
+    if reason is not None:
+        assert "bytes are missing" in reason
+        return
+    assert found.traffic_bytes[0] >= found.lower_bound_bytes[0] * (1 - 1e-9)
+    assert all(0 <= used[0] <= 1 + 1e-9 for used in found.util.values())
