@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -233,46 +234,54 @@ def _progress(points: int) -> Iterator[Callable[[str, int], None] | None]:
 
 def _print_summary(rows: list[Summary], baseline: str | None) -> None:
     """The designs, best first: means over the points of the main grid."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    def number(value: float | None, form: str) -> str:
+    def plain(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)
 
     kernels = list(dict.fromkeys(row.kernel for row in rows))
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    names = ("latency", "energy", "traffic", "2D util", "1D util", "bottleneck")
+    compared = ("speedup", "energy ratio") if baseline else ()
     for kernel in kernels:
-        against = f" (speedup and energy against {baseline})" if baseline else ""
+        against = f"; speedup and energy ratio against {baseline}" if baseline else ""
         table = Table(
-            title=f"{kernel}: arithmetic means over all points{against}", title_justify="left"
-        )
-        columns = (
-            "rank",
-            "latency s",
-            "energy J",
-            "traffic GB",
-            "2D util",
-            "1D util",
-            "bottleneck",
+            title=f"{kernel}: means over all points{against}", title_justify="left", box=SIMPLE_HEAD
         )
         table.add_column("design", no_wrap=True)
-        compared = ("speedup", "energy") if baseline else ()
-        for name in (*columns[:1], *compared, *columns[1:]):
-            table.add_column(name, justify="left" if name == "bottleneck" else "right")
+        for name in ("rank", *compared, *names):
+            justify: Literal["left", "right"] = "left" if name == "bottleneck" else "right"
+            table.add_column(name, justify=justify, no_wrap=True)
         for row in (r for r in rows if r.kernel == kernel):
-            ratios = (number(row.speedup, ".2f") + "x", number(row.energy_ratio, ".1%"))
+            ratios = (plain(row.speedup, ".2f"), plain(row.energy_ratio, ".1%"))
+            energy_j = None if row.energy_pj is None else row.energy_pj * 1e-12
             table.add_row(
                 row.design + (f" ({row.infeasible} infeasible)" if row.infeasible else ""),
-                number(row.mean_rank, ".2f"),
+                plain(row.mean_rank, ".2f"),
                 *(ratios if baseline else ()),
-                number(row.latency_s, ".4g"),
-                number(None if row.energy_pj is None else row.energy_pj * 1e-12, ".4g"),
-                number(None if row.traffic_bytes is None else row.traffic_bytes * 1e-9, ".4g"),
-                number(row.util_2d, ".1%"),
-                number(row.util_1d, ".1%"),
+                _engineering(row.latency_s, "s"),
+                _engineering(energy_j, "J"),
+                _engineering(row.traffic_bytes, "B"),
+                plain(row.util_2d, ".1%"),
+                plain(row.util_1d, ".1%"),
                 row.bottleneck,
             )
         console.print(table)
+
+
+def _engineering(value: float | None, unit: str) -> str:
+    """A number with the SI prefix that leaves one to three digits before the point.
+
+    >>> _engineering(0.00123, "s"), _engineering(2.5e12, "B")
+    ('1.23 ms', '2.5 TB')
+    """
+    if value is None:
+        return "-"
+    thousands = math.floor(math.log10(abs(value)) / 3) if value else 0
+    thousands = min(max(thousands, -4), 6)
+    return f"{value / 1000.0**thousands:.4g} {'pnum kMGTPE'[thousands + 4].strip()}{unit}"
 
 
 def main() -> None:
