@@ -14,8 +14,8 @@ import workloads
 from archs import Architecture
 from einsum_cascade import Cascade
 from einsum_cascade.expression import Expression
-from einsum_cascade.source import InputError
-from explore.schema import GrowSchema
+from einsum_cascade.source import InputError, Place
+from explore.schema import LARGEST, GrowSchema
 from explore.spec import Design, Grid
 from sim import Evaluation, combine, evaluate
 from workloads import linear_layers
@@ -48,12 +48,16 @@ def points_of(grid: Grid) -> Points:
 
 @dataclass(frozen=True)
 class DesignResult:
-    """A design at all points of a grid: swept and derived values, an evaluation a kernel."""
+    """A design at all points of a grid: swept and derived values, an evaluation a kernel.
+
+    `unmet` says for each point which rule of the spec could not be met there, or is None.
+    """
 
     design: Design
     points: Points
     values: dict[str, Array]
     kernels: dict[str, Evaluation]
+    unmet: Array
 
 
 def evaluate_design(grid: Grid, design: Design, accounting: str) -> DesignResult:
@@ -63,16 +67,16 @@ def evaluate_design(grid: Grid, design: Design, accounting: str) -> DesignResult
     """
     points = points_of(grid)
     try:
-        values = _settled(grid, design, points, accounting)
+        values, unmet = _settled(grid, design, points, accounting)
         kernels = _kernels(grid, design, points, accounting, values)
     except InputError as error:
-        if error.place is not None:
+        if error.place is not None and error.place.line is not None:
             raise
         raise InputError(
             error.message, design.place, allowed=error.allowed, found=error.found
         ) from None
     full = {name: np.broadcast_to(value, (len(points),)) for name, value in values.items()}
-    return DesignResult(design, points, full, kernels)
+    return DesignResult(design, points, full, kernels, unmet)
 
 
 def _symbols(grid: Grid, points: Points) -> dict[str, Array]:
@@ -84,16 +88,32 @@ def _symbols(grid: Grid, points: Points) -> dict[str, Array]:
     return table | {"B": points.batch, "M": points.seq_len, "P": points.seq_len}
 
 
-def _settled(grid: Grid, design: Design, points: Points, accounting: str) -> dict[str, Array]:
-    """Swept values, then derived ones in the order of the spec; what grows, until it holds."""
+def _settled(
+    grid: Grid, design: Design, points: Points, accounting: str
+) -> tuple[dict[str, Array], Array]:
+    """Swept values, then derived ones in the order of the spec; what grows, until it holds.
+
+    Beside them, for each point, the rule that never held there, or None.
+    """
     values: dict[str, Array] = dict(points.swept)
+    unmet = np.full(len(points), None, dtype=object)
     for name, rule in grid.derive.items():
-        if isinstance(rule, GrowSchema):
-            start = _of(rule.start, _names(grid, design, points, values), grid, name)
-            values[name] = _grown(grid, design, points, accounting, values, name, rule, start)
-        else:
-            values[name] = _of(rule, _names(grid, design, points, values), grid, name)
-    return values
+        grows = isinstance(rule, GrowSchema)
+        formula = rule.start if grows else rule
+        value = _of(formula, _names(grid, design, points, values), grid, name)
+        _check_derived(name, value, grid)
+        if grows:
+            value, missed = _grown(grid, design, points, accounting, values, name, rule, value)
+            text = f"{rule.double_until.text!r} does not hold after {rule.at_most} doublings"
+            unmet[missed] = f"{text} of {name}"
+        values[name] = value
+    return values, unmet
+
+
+def _check_derived(name: str, value: Array, grid: Grid) -> None:
+    """Hardware is made of positive numbers; an extent is checked where it is used."""
+    if name.startswith("arch.") and np.any(value <= 0):
+        raise InputError(f"{float(np.min(value)):g} is not positive", grid.places[name])
 
 
 def _of(rule: Expression, names: dict[str, Any], grid: Grid, name: str) -> Array:
@@ -125,11 +145,14 @@ def _grown(
     name: str,
     rule: GrowSchema,
     start: Array,
-) -> Array:
-    """The first of start, 2 start, 4 start, ... at which the comparison holds, for each point."""
+) -> tuple[Array, Array]:
+    """The first of start, 2 start, 4 start, ... at which the comparison holds, for each point.
+
+    Beside it, the points at which it never does: they are rows with a reason, not the run's end.
+    """
     value = np.broadcast_to(np.asarray(start, dtype=np.float64), (len(points),)).copy()
     open_points = np.ones(len(points), dtype=bool)
-    for _ in range(rule.at_most):
+    for doubling in range(rule.at_most + 1):
         trial = {**values, name: value}
         found = _attention(grid, design, points, accounting, trial)
         names = {**_names(grid, design, points, trial), **result_names(found)}
@@ -138,13 +161,10 @@ def _grown(
         filled = {k: np.nan_to_num(np.asarray(v, dtype=np.float64)) for k, v in names.items()}
         holds |= feasible & np.asarray(_of(rule.double_until, filled, grid, name), dtype=bool)
         open_points &= ~holds
-        if not open_points.any():
-            return value
+        if doubling == rule.at_most or not open_points.any():
+            break
         value = np.where(open_points, value * 2, value)
-    raise InputError(
-        f"{rule.double_until.text!r} does not hold for any of {rule.at_most} doublings",
-        grid.places[name],
-    )
+    return value, open_points
 
 
 def result_names(evaluation: Evaluation) -> dict[str, Array]:
@@ -187,8 +207,11 @@ def _attention(
                 allowed=[*cascade.ranks, *cascade.parameters],
                 found=rank,
             )
-        symbols[rank] = rule.evaluate(names)
-    symbols |= {n.removeprefix("shape."): v for n, v in values.items() if n.startswith("shape.")}
+        symbols[rank] = _extent(rank, rule.evaluate(names), design.place)
+    for name, value in values.items():
+        if name.startswith("shape."):
+            rank = name.removeprefix("shape.")
+            symbols[rank] = _extent(rank, value, grid.places[name])
     known = {k: v for k, v in symbols.items() if k in cascade.ranks or k in cascade.parameters}
     mapping = mappers.place(
         design.mapper,
@@ -198,6 +221,16 @@ def _attention(
         shape={k: np.broadcast_to(v, (len(points),)) for k, v in known.items()},
     )
     return evaluate(mapping, accounting)  # type: ignore[arg-type]
+
+
+def _extent(rank: str, value: Array, place: Place) -> Array:
+    wrong = (value < 1) | (value > LARGEST) | (value != np.floor(value))
+    if np.any(wrong):
+        found = float(np.extract(wrong, value)[0])
+        raise InputError(
+            f"extent {rank!r} must be a whole number from 1 to {LARGEST}, found {found:g}", place
+        )
+    return value
 
 
 def _kernels(

@@ -41,9 +41,15 @@ def rows_of(grid: Grid, result: DesignResult) -> pl.DataFrame:
             "mapper": [result.design.mapper] * count,
         }
         columns |= result.values
-        bottleneck = np.where(found.infeasible == None, found.bottleneck, None)  # noqa: E711
-        columns |= {**result_names(found), "bottleneck": bottleneck}
-        columns |= {"mapping": found.mapping_notes, "reason": found.infeasible}
+        reason = np.where(found.infeasible == None, result.unmet, found.infeasible)  # noqa: E711
+        bad = reason != None  # noqa: E711
+        bottleneck = np.where(bad, None, found.bottleneck)
+        figures = {
+            n: v if n == "area_um2" else np.where(bad, np.nan, v)
+            for n, v in result_names(found).items()
+        }
+        columns |= {**figures, "bottleneck": bottleneck}
+        columns |= {"mapping": found.mapping_notes, "reason": reason}
         texts = {"design", "family", "model", "kernel", "bottleneck", "mapping", "reason"}
         texts |= {"architecture", "cascade", "mapper"}
         series = [

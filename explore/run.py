@@ -70,7 +70,9 @@ def summarize(table: pl.DataFrame) -> list[Summary]:
     grouped = main.group_by("kernel", "design", maintain_order=True).agg(
         pl.len().alias("points"),
         pl.col("reason").is_not_null().sum().alias("infeasible"),
-        pl.col("rank").mean().alias("mean_rank"),
+        pl.when(pl.col("reason").is_null().any())  # an infeasible point counts as the last place
+        .then(pl.col("rank").fill_null(main["design"].n_unique()).mean())
+        .alias("mean_rank"),
         *(pl.col(name).mean() for name in (*means, "util_2d", "util_1d")),
         pl.col("bottleneck").drop_nulls().mode().sort().first().fill_null("").alias("bottleneck"),
     )

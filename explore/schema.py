@@ -9,13 +9,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from einsum_cascade.expression import Expression, parse_expression, parse_quantity
 from einsum_cascade.source import InputError
 
-_LARGEST = 2**40
+LARGEST = 2**40
 
 
 def _size(raw: Any) -> int:
     value = parse_quantity(raw)
-    if not (1 <= value <= _LARGEST and value == int(value)):
-        raise ValueError(f"a whole number from 1 to {_LARGEST} is expected")
+    if not (1 <= value <= LARGEST and value == int(value)):
+        raise ValueError(f"a whole number from 1 to {LARGEST} is expected")
     return int(value)
 
 

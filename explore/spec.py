@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -220,6 +221,8 @@ def _check_paths(grid: Grid) -> None:
             )
         if isinstance(grid.derive.get(name), GrowSchema) and kind != "arch":
             raise InputError("only an arch parameter can be doubled", grid.places[name])
+        if not swept and kind not in ("arch", "shape"):
+            _check_own_name(name, grid)
         for design in grid.designs:
             if kind == "arch" and path:
                 known: Iterable[str] = design.architecture.parameters()
@@ -232,3 +235,29 @@ def _check_paths(grid: Grid) -> None:
                 raise InputError(
                     f"{what} has no {path!r}", grid.places[name], allowed=known, found=path
                 )
+
+
+_EXTENTS = frozenset("BDEFHMPS")
+_COLUMNS = re.compile(
+    "family|design|model|kernel|batch|seq_len|architecture|cascade|mapper|mapping|reason|rank|"
+    "speedup|bottleneck|traffic_bytes|area_um2|lower_bound_bytes|(latency|energy|busy|util)_.*"
+)
+
+
+def _check_own_name(name: str, grid: Grid) -> None:
+    """A derived value of its own has a new name: hiding another would look like setting it."""
+    place = grid.places[name]
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z_0-9]*", name):
+        raise InputError(
+            f"{name!r} cannot be derived: write arch.PARAMETER, shape.RANK or a plain name", place
+        )
+    if name in _EXTENTS:
+        raise InputError(
+            f"{name!r} is an extent of the model: derive shape.{name} to set it", place
+        )
+    if _COLUMNS.fullmatch(name):
+        raise InputError(f"{name!r} is a column of the results: take another name", place)
+    if any(name in design.architecture.parameters() for design in grid.designs):
+        raise InputError(
+            f"{name!r} is a parameter of the architecture: derive arch.{name} to set it", place
+        )
