@@ -10,165 +10,112 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from explore.plots.info import Figure, Panel
-from explore.plots.style import COLOURS, COLUMN_IN, MARKERS, METADATA, SETTINGS, look
+from explore.plots.bars import LEFT_IN, RIGHT_IN, draw_bars
+from explore.plots.info import Figure
+from explore.plots.style import (
+    COLOURS,
+    COLUMN_IN,
+    INK,
+    MARKERS,
+    SAVING,
+    SETTINGS,
+    TEXT_PT,
+    TICK_PT,
+    log_ticks,
+    look,
+    text_in,
+)
 
-_MARGIN_IN = {"left": 0.42, "right": 0.06, "bottom": 0.34, "top": 0.30}
-_LEGEND_ROW_IN = 0.14
-_LABEL_IN = 0.24  # a label such as 256K in the usual size
+_LEGEND_LINE_IN = 0.15
+_FEW_PLACES = 16  # labels that a single column holds
 
 
 def draw(figure: Figure, folder: Path, width: str, formats: Sequence[str]) -> list[Path]:
     """Draw one figure into `folder`, in every format; the files written."""
     settings: Any = SETTINGS  # the stubs of matplotlib know a literal type for every key
+    width_in = COLUMN_IN[_suited(figure) if width == "auto" else width]
     with mpl.rc_context(settings):
-        canvas = _lines(figure, width) if figure.kind == "lines" else _bars(figure, width)
+        canvas = _lines(figure, width_in) if figure.kind == "lines" else _bars(figure, width_in)
         FigureCanvasAgg(canvas)
         paths = []
         for kind in formats:
             paths.append(folder / f"{figure.name}.{kind}")
-            canvas.savefig(paths[-1], format=kind, metadata=METADATA[kind])
+            canvas.savefig(paths[-1], format=kind, **SAVING[kind])
     return paths
 
 
-def _size(figure: Figure, width: str) -> float:
-    if width != "auto":
-        return COLUMN_IN[width]
-    wide = figure.kind != "lines" and len(figure.panels) > 1
-    return COLUMN_IN["double" if wide else "single"]
+def _suited(figure: Figure) -> str:
+    most = max((sum(_places(p) for p in row.panels) for row in figure.rows), default=0)
+    return "double" if most > _FEW_PLACES else "single"
 
 
-def _axes(
-    rows: int, width_in: float, panel_in: float, legend_rows: int, ratios: Sequence[float]
-) -> tuple[Canvas, list[Any]]:
-    """A canvas with a grid of axes, its margins fixed in inches; y is shared along a row."""
-    gap = 0.30
-    above = _MARGIN_IN["top"] + _LEGEND_ROW_IN * (legend_rows - 1) + 0.06
-    height = above + _MARGIN_IN["bottom"] + rows * panel_in + (rows - 1) * gap
-    canvas = Canvas(figsize=(width_in, height))
-    grid = canvas.add_gridspec(
-        rows,
-        len(ratios),
-        left=_MARGIN_IN["left"] / width_in,
-        right=1 - _MARGIN_IN["right"] / width_in,
-        bottom=_MARGIN_IN["bottom"] / height,
-        top=1 - above / height,
-        wspace=0.08,
-        hspace=gap / panel_in,
-        width_ratios=ratios,
-    )
-    axes: list[Any] = []
-    for row in range(rows):
-        first = None
-        for column in range(len(ratios)):
-            one = canvas.add_subplot(grid[row, column], sharey=first)
-            if first is None:
-                first = one
-            else:
-                one.tick_params(labelleft=False)
-            axes.append(one)
-    return canvas, axes
+def _places(panel: Any) -> int:
+    return len(panel.labels) * max(1, len(panel.groups))
 
 
-def _bars(figure: Figure, width: str) -> Canvas:
-    width_in = _size(figure, width)
+def _bars(figure: Figure, width_in: float) -> Canvas:
     names = list(dict.fromkeys(s.name for panel in figure.panels for s in panel.series))
-    rows = figure.rows
-    if width_in < COLUMN_IN["double"] and rows == 1:
-        rows = -(-len(figure.panels) // 2)  # two panels side by side in a single column
-    columns = -(-len(figure.panels) // rows)
-    ratios = [max(1.6, len(p.labels)) for p in figure.panels[:columns]]
-    per_row = max(1, int(width_in / (0.42 + 0.065 * max(map(len, names)))))
-    legend_rows = -(-len(names) // per_row)
-    panel_in = 0.95 if rows > 1 else 1.25
-    canvas, axes = _axes(rows, width_in, panel_in, legend_rows, ratios)
-    for i, (ax, panel) in enumerate(zip(axes, figure.panels, strict=False)):
-        (_stacks if figure.kind == "stacked" else _groups)(ax, panel, names)
-        ax.set_title(panel.title)
-        ax.set_xticks(np.arange(len(panel.labels)), panel.labels)
-        if (width_in - 0.5) / sum(ratios) < _LABEL_IN:
-            ax.tick_params(axis="x", labelsize=5.5)
-        ax.grid(axis="y")
-        for side in ("top", "right"):
-            ax.spines[side].set_visible(False)
-        if figure.log:
-            ax.set_yscale("log")
-            ax.yaxis.set_major_formatter("{x:g}")
-            ax.yaxis.set_minor_formatter("")
-        if figure.reference is not None:
-            ax.axhline(figure.reference, color="#222222", linewidth=0.4, zorder=0)
-        if i % columns == 0:
-            ax.set_ylabel(figure.y_label)
-    for ax in axes[len(figure.panels) :]:
-        ax.set_visible(False)
-    canvas.supxlabel(figure.x_label, fontsize=7, y=0.01, va="bottom")
-    handles = [Patch(label=name, **_solid(look(i))) for i, name in enumerate(names)]
-    canvas.legend(handles=handles, loc="upper center", ncols=min(per_row, len(names)))
+    columns, above_in = _legend_size(names, width_in)
+    canvas = draw_bars(figure, width_in, above_in, names)
+    handles = [Patch(label=name, **look(i)) for i, name in enumerate(names)]
+    canvas.legend(handles=handles, loc="upper center", ncols=columns, borderaxespad=0.1)
     return canvas
 
 
-def _solid(style: dict[str, object]) -> dict[str, Any]:
-    """The look of a bar, as a patch takes it."""
-    return {"facecolor": style["color"], **{k: v for k, v in style.items() if k != "color"}}
+def _legend_size(names: Sequence[str], width_in: float) -> tuple[int, float]:
+    """How many columns a legend has, and its height in inches."""
+    widths = [0.36 + text_in(name, TEXT_PT) for name in names]
+    for lines in range(1, len(names) + 1):
+        columns = [widths[i : i + lines] for i in range(0, len(widths), lines)]
+        if sum(map(max, columns)) <= width_in or lines == len(names):
+            break
+    return len(columns), 0.03 + _LEGEND_LINE_IN * lines
 
 
-def _numbers(values: Sequence[float | None]) -> np.ndarray:
-    return np.array([np.nan if v is None else v for v in values], dtype=float)
-
-
-def _groups(ax: Any, panel: Panel, names: Sequence[str]) -> None:
-    """Bars side by side; a cross stands where a point is infeasible."""
-    at = np.arange(len(panel.labels))
-    each = 0.84 / len(panel.series)
-    for i, series in enumerate(panel.series):
-        x = at + (i - (len(panel.series) - 1) / 2) * each
-        heights = _numbers(series.values)
-        ax.bar(x, np.nan_to_num(heights), each, **look(names.index(series.name)))
-        missing = np.isnan(heights)
-        if missing.any():
-            ax.plot(x[missing], np.full(missing.sum(), 0.02), "x", color="#222222", markersize=2.5,
-                    transform=ax.get_xaxis_transform())  # fmt: skip
-    ax.set_xlim(-0.6, len(panel.labels) - 0.4)
-
-
-def _stacks(ax: Any, panel: Panel, names: Sequence[str]) -> None:
-    """Bars on top of one another."""
-    at = np.arange(len(panel.labels))
-    bottom = np.zeros(len(at))
-    for series in panel.series:
-        heights = np.nan_to_num(_numbers(series.values))
-        ax.bar(at, heights, 0.8, bottom=bottom, **look(names.index(series.name)))
-        bottom += heights
-    ax.set_xlim(-0.6, len(panel.labels) - 0.4)
-
-
-def _lines(figure: Figure, width: str) -> Canvas:
+def _lines(figure: Figure, width_in: float) -> Canvas:
     """Curves on logarithmic axes, points labelled; those off the Pareto front are hollow."""
-    width_in = _size(figure, width)
-    canvas, (ax,) = _axes(1, width_in, 1.9, 1, [1.0])
+    handles = [
+        Line2D([], [], **_curve(i), markeredgecolor=INK, label=line.name)
+        for i, line in enumerate(figure.lines)
+    ]
+    mixed = any(not all(line.front) for line in figure.lines)
+    if mixed:
+        handles.append(Line2D([], [], marker="o", linestyle="", markersize=4, markeredgewidth=0.5,
+                              color=INK, markerfacecolor="w", label="off the front"))  # fmt: skip
+    columns, above_in = _legend_size([str(h.get_label()) for h in handles], width_in)
+    height = above_in + 0.05 + 1.85 + 0.34
+    size = (LEFT_IN, 0.34, width_in - LEFT_IN - RIGHT_IN - 0.06, 1.85)
+    canvas = Canvas(figsize=(width_in, height))
+    ax: Any = canvas.add_axes(tuple(np.array(size) / [width_in, height, width_in, height]))
     for i, line in enumerate(figure.lines):
-        colour = COLOURS[i % len(COLOURS)]
-        marker = MARKERS[i % len(MARKERS)]
-        on = np.array(line.front)
-        x, y = _numbers(line.x), _numbers(line.y)
-        ax.plot(x, y, color=colour, linewidth=0.9, zorder=2)
-        style = {"marker": marker, "linestyle": "", "markersize": 4, "color": colour, "zorder": 3}
-        ax.plot(
-            x[on], y[on], markeredgecolor="#222222", markeredgewidth=0.4, label=line.name, **style
-        )
-        ax.plot(x[~on], y[~on], markerfacecolor="white", **style)
-    last = figure.lines[-1]
-    for x_at, y_at, text in zip(last.x, last.y, last.labels, strict=True):
-        ax.annotate(text, (x_at, y_at), (4, 3), textcoords="offset points", fontsize=6.5)
-    ax.set_xscale("log")
-    ax.set_yscale("log")
+        x, y, on = np.array(line.x), np.array(line.y), np.array(line.front)
+        ax.plot(x[on], y[on], **_curve(i), markeredgecolor=INK)
+        if not on.all():
+            style = _curve(i) | {"linestyle": "", "markerfacecolor": "white"}
+            ax.plot(x[~on], y[~on], **style, markeredgecolor=INK)
+    highest = max(figure.lines, key=lambda line: float(np.mean(np.log(line.y))))
+    for x_at, y_at, text in zip(highest.x, highest.y, highest.labels, strict=True):
+        ax.annotate(text, (x_at, y_at), (3.5, 2.5), textcoords="offset points", fontsize=TICK_PT)
+    ax.set(xscale="log", yscale="log", xlabel=figure.x_label, ylabel=figure.y_label)
     ax.margins(x=0.12, y=0.1)
     ax.grid(visible=True)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    ax.set_xlabel(figure.x_label)
-    ax.set_ylabel(figure.y_label)
-    canvas.legend(loc="upper center", ncols=min(4, len(figure.lines)))
+    for axis, values in ((ax.xaxis, [line.x for line in figure.lines]),
+                         (ax.yaxis, [line.y for line in figure.lines])):  # fmt: skip
+        log_ticks(axis, min(map(min, values)), max(map(max, values)))
+    canvas.legend(handles=handles, loc="upper center", ncols=columns, borderaxespad=0.1)
     return canvas
+
+
+def _curve(index: int) -> dict[str, Any]:
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": ("-", "--", "-.", ":")[index % 4],
+        "linewidth": 0.9,
+        "markersize": 4.2,
+        "markeredgewidth": 0.5,
+        "zorder": 3,
+    }

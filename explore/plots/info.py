@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +14,7 @@ Values = tuple[float | None, ...]
 
 @dataclass(frozen=True)
 class Series:
-    """Values along the x axis of a panel; None where a point is infeasible."""
+    """Values along the x axis of a panel; None where there is none, as at an infeasible point."""
 
     name: str
     values: Values
@@ -22,11 +22,21 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """A set of axes. Every series has one value for each of `labels`."""
+    """A set of bars. Every series has one value a label, or one a label of each of `groups`."""
 
     title: str
     labels: tuple[str, ...]
     series: tuple[Series, ...]
+    groups: tuple[str, ...] = ()
+    numbered: bool = False  # write the values at the bars
+
+
+@dataclass(frozen=True)
+class Row:
+    """Panels that share their y axis."""
+
+    y_label: str
+    panels: tuple[Panel, ...]
 
 
 @dataclass(frozen=True)
@@ -34,25 +44,33 @@ class Line:
     """A curve of (x, y, label) points; `front` marks those that no other point beats in both."""
 
     name: str
-    x: Values
-    y: Values
+    x: tuple[float, ...]
+    y: tuple[float, ...]
     labels: tuple[str, ...]
     front: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure by its file name: panels of bars, or one panel of lines."""
+    """A figure by its file name: rows of panels with bars, or lines (on logarithmic axes)."""
 
     name: str
     kind: Literal["grouped", "stacked", "lines"]
-    y_label: str
-    panels: tuple[Panel, ...] = ()
+    rows: tuple[Row, ...] = ()
     lines: tuple[Line, ...] = ()
     x_label: str = "sequence length (tokens)"
+    y_label: str = ""  # of the lines
     log: bool = False
     reference: float | None = None
-    rows: int = 1
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        """The panels of all rows."""
+        return tuple(panel for row in self.rows for panel in row.panels)
+
+
+_LOG_FROM = 30.0  # bars on a linear axis are lengths to compare; beyond this ratio they vanish
+_TERMS = {"2d": "2D array", "1d": "1D array", "dram": "DRAM", "stall": "stalls"}
 
 
 def short(number: float) -> str:
@@ -68,148 +86,198 @@ def figures(table: pl.DataFrame, baseline: str | None = None) -> list[Figure]:
 
     `baseline` names the design that `speedup` and `energy_ratio` compare with.
     """
-    return list(_figures(table, baseline))
-
-
-def _figures(table: pl.DataFrame, baseline: str | None) -> Iterator[Figure]:
     import polars as pl
+    import polars.selectors as cs
 
-    main = table.filter(pl.col("family").is_null())
-    kernels = main["kernel"].unique(maintain_order=True).to_list()
+    return list(_figures(table.with_columns(cs.float().fill_nan(None)), baseline, pl.col("family")))
+
+
+def _figures(table: pl.DataFrame, baseline: str | None, family: pl.Expr) -> Iterator[Figure]:
     base = baseline or "the baseline"
-    for kernel in kernels:
-        own = main.filter(pl.col("kernel") == kernel)
-        if kernel == kernels[0]:
-            yield from _utilization(own)
-        if own["speedup"].drop_nulls().len():
-            panels = (*_by_model(own, "speedup"), _mean(own, "speedup"))
-            yield Figure(
-                f"speedup_{kernel}",
-                "grouped",
-                f"speedup over {base}",
-                panels,
-                log=True,
-                reference=1.0,
+    main = table.filter(family.is_null())
+    grids = {str(name): _Grid(own) for (name,), own in _parts(main, "kernel")}
+    one = grids.get("attention") or next(iter(grids.values()), None)
+    if one:
+        yield from _utilization(one)
+    for kernel, grid in grids.items():
+        yield from _compared(grid, f"speedup_{kernel}", "speedup", f"speedup over {base}")
+        label = f"energy relative to {base}"
+        yield from _compared(grid, f"energy_{kernel}", "energy_ratio", label)
+    if one:
+        yield from _breakdown(one, base)
+    families = table.filter(family.is_not_null())
+    parts = [(str(name), own) for (name,), own in _parts(families, "family")]
+    for name, own in parts:
+        yield from _family(own, "area_latency" if len(parts) == 1 else f"area_latency_{name}")
+
+
+def _parts(table: pl.DataFrame, *by: str) -> Iterator[tuple[tuple[object, ...], pl.DataFrame]]:
+    """The rows for each value of the columns `by`, in the order of appearance."""
+    if table.height:
+        yield from table.group_by(*by, maintain_order=True)
+
+
+class _Grid:
+    """The rows of one kernel on the main grid, and what they are drawn along."""
+
+    def __init__(self, table: pl.DataFrame) -> None:
+        self.table = table
+        self.designs: list[str] = table["design"].unique(maintain_order=True).to_list()
+        self.models: list[str] = table["model"].unique(maintain_order=True).to_list()
+        self.lengths: list[int] = sorted(table["seq_len"].unique().to_list())
+        self.labels = tuple(short(n) for n in self.lengths)
+        averaged = ["batch"] if _varies(table, "batch") else []
+        if any(_varies(table, c) for c in table.columns if c.startswith(("arch.", "shape."))):
+            averaged += ["sweep"] if table.height > self._places() else []
+        mean = f", mean over the {' and the '.join(averaged)}" if averaged else ""
+        self.x_label = f"sequence length (tokens){mean}"
+
+    def _places(self) -> int:
+        return self.table.select("design", "model", "seq_len").n_unique()
+
+    def has(self, column: str) -> bool:
+        """Whether there is a number in `column`."""
+        return column in self.table.columns and self.table[column].count() > 0
+
+    def means(
+        self, columns: Mapping[str, pl.Expr]
+    ) -> dict[tuple[object, ...], tuple[float | None, ...]]:
+        """For each (design, model, length) a number a column."""
+        own = self.table.group_by("design", "model", "seq_len").agg(
+            value.mean().alias(f"value {name}") for name, value in columns.items()
+        )
+        return {row[:3]: row[3:] for row in own.iter_rows()}
+
+    def grouped(self, column: str) -> tuple[Panel, ...]:
+        """A panel a model: groups of sequence lengths, a bar a design."""
+        import polars as pl
+
+        found = self.means({column: pl.col(column)})
+        return tuple(
+            Panel(
+                model,
+                self.labels,
+                tuple(
+                    Series(
+                        design,
+                        tuple(found.get((design, model, n), (None,))[0] for n in self.lengths),
+                    )
+                    for design in self.designs
+                ),
             )
-        if own["energy_ratio"].drop_nulls().len():
-            panels = (*_by_model(own, "energy_ratio"), _mean(own, "energy_ratio"))
-            yield Figure(
-                f"energy_{kernel}", "grouped", f"energy over {base}", panels, reference=1.0
+            for model in self.models
+        )
+
+    def stacked(self, columns: Mapping[str, pl.Expr]) -> tuple[Panel, ...]:
+        """A panel a model: a group a design, in it a stack a sequence length."""
+        found = self.means(columns)
+        blank = (None,) * len(columns)
+        stacks = {
+            model: [found.get((d, model, n), blank) for d in self.designs for n in self.lengths]
+            for model in self.models
+        }
+        kept = [any(s[i] for own in stacks.values() for s in own) for i in range(len(columns))]
+        return tuple(
+            Panel(
+                model,
+                self.labels,
+                tuple(
+                    Series(name, tuple(stack[i] for stack in own))
+                    for i, name in enumerate(columns)
+                    if kept[i]
+                ),
+                groups=tuple(self.designs),
             )
-    yield from _breakdown(main.filter(pl.col("kernel") == kernels[0]) if kernels else main)
-    families = table["family"].drop_nulls().unique(maintain_order=True).to_list()
-    for family in families:
-        yield from _family(
-            table.filter(pl.col("family") == family),
-            "area_latency" if len(families) == 1 else f"area_latency_{family}",
+            for model, own in stacks.items()
         )
 
 
-def _lengths(table: pl.DataFrame) -> list[int]:
-    return sorted(table["seq_len"].unique().to_list())
+def _varies(table: pl.DataFrame, column: str) -> bool:
+    return column in table.columns and table[column].drop_nulls().n_unique() > 1
 
 
-def _designs(table: pl.DataFrame) -> list[str]:
-    return table["design"].unique(maintain_order=True).to_list()
-
-
-def _means(table: pl.DataFrame, column: str) -> Values:
-    """The mean at each sequence length; None where nothing is feasible."""
+def _compared(grid: _Grid, name: str, column: str, y_label: str) -> Iterator[Figure]:
+    """A quantity relative to the baseline, with the arithmetic mean over all points."""
     import polars as pl
 
-    found = dict(table.group_by("seq_len").agg(pl.col(column).mean()).iter_rows())
-    return tuple(found.get(length) for length in _lengths(table))
-
-
-def _by_model(table: pl.DataFrame, column: str) -> Iterator[Panel]:
-    """A panel a model: groups of sequence lengths, a bar a design."""
-    import polars as pl
-
-    labels = tuple(short(n) for n in _lengths(table))
-    for model in table["model"].unique(maintain_order=True):
-        own = table.filter(pl.col("model") == model)
-        bars = (
-            Series(design, _means(own.filter(pl.col("design") == design), column))
-            for design in _designs(table)
-        )
-        yield Panel(model, labels, tuple(bars))
-
-
-def _mean(table: pl.DataFrame, column: str) -> Panel:
-    """One group: the arithmetic mean over all points, a bar a design."""
-    import polars as pl
-
-    found = dict(table.group_by("design").agg(pl.col(column).mean()).iter_rows())
-    bars = tuple(Series(design, (found[design],)) for design in _designs(table))
-    return Panel("mean", ("all",), bars)
-
-
-def _utilization(table: pl.DataFrame) -> Iterator[Figure]:
-    arrays = [a for a in ("2d", "1d") if f"util_{a}" in table.columns]
-    panels = []
-    for array in arrays:
-        for panel in _by_model(table, f"util_{array}"):
-            panels.append(
-                Panel(f"{panel.title}, {array.upper()} array", panel.labels, panel.series)
-            )
-    if panels:
-        yield Figure("utilization", "grouped", "utilization", tuple(panels), rows=len(arrays))
-    for array in arrays[:1]:
-        prefix = f"util_{array}."
-        einsums = [c.removeprefix(prefix) for c in table.columns if c.startswith(prefix)]
-        found = tuple(_by_design(table, einsums, {e: f"{prefix}{e}" for e in einsums}))
-        if found:
-            label = f"{array.upper()} utilization by Einsum"
-            yield Figure("utilization_by_einsum", "stacked", label, found)
-
-
-def _by_design(table: pl.DataFrame, names: list[str], columns: dict[str, str]) -> Iterator[Panel]:
-    """A panel a design: stacks at each sequence length, means over the models."""
-    import polars as pl
-
-    labels = tuple(short(n) for n in _lengths(table))
-    for design in _designs(table):
-        own = table.filter(pl.col("design") == design)
-        stacks = (Series(name, _means(own, columns[name])) for name in names)
-        yield Panel(design, labels, tuple(s for s in stacks if any(s.values)))
-
-
-def _breakdown(table: pl.DataFrame) -> Iterator[Figure]:
-    """What the latency consists of, as fractions."""
-    import polars as pl
-
-    columns = [c for c in table.columns if c.startswith("latency_") and c != "latency_s"]
-    if not columns or table["latency_s"].drop_nulls().is_empty():
+    if not grid.has(column):
         return
-    shares = table.with_columns(pl.col(c) / pl.col("latency_s") for c in columns)
-    known = {"2d": "2D array", "1d": "1D array", "dram": "DRAM", "stall": "stalls"}
-    terms = {known.get(k, k): c for c in columns for k in [c[len("latency_") : -len("_s")]]}
-    panels = tuple(_by_design(shares, list(terms), terms))
-    yield Figure("latency_breakdown", "stacked", "share of the latency", panels)
+    means = grid.table.group_by("design").agg(pl.col(column).mean())
+    found = dict(means.iter_rows())
+    bars = tuple(Series(design, (found[design],)) for design in grid.designs)
+    panels = (*grid.grouped(column), Panel("mean", ("all",), bars, numbered=True))
+    values = [v for p in panels for s in p.series for v in s.values if v]
+    log = bool(values) and max(values) > _LOG_FROM * min(values)
+    rows = (Row(y_label, panels),)
+    yield Figure(name, "grouped", rows, x_label=grid.x_label, log=log, reference=1.0)
+
+
+def _utilization(grid: _Grid) -> Iterator[Figure]:
+    """How busy each array is, and which Einsums keep the 2D array busy."""
+    import polars as pl
+
+    arrays = [a for a in ("2d", "1d") if grid.has(f"util_{a}")]
+    rows = tuple(Row(f"{a.upper()} array utilization", grid.grouped(f"util_{a}")) for a in arrays)
+    if rows:
+        yield Figure("utilization", "grouped", rows, x_label=grid.x_label)
+    for prefix in ["util_2d."]:
+        own = {
+            c.removeprefix(prefix): pl.col(c)
+            for c in grid.table.columns
+            if c.startswith(prefix) and grid.has(c)
+        }
+        if own:
+            row = Row("2D array utilization", grid.stacked(own))
+            yield Figure("utilization_by_einsum", "stacked", (row,), x_label=grid.x_label)
+
+
+def _breakdown(grid: _Grid, base: str) -> Iterator[Figure]:
+    """What the latency consists of, relative to the baseline's; without one, as shares."""
+    import polars as pl
+
+    columns = [
+        c
+        for c in grid.table.columns
+        if c.startswith("latency_") and c != "latency_s" and grid.has(c)
+    ]
+    if not columns:
+        return
+    compared = grid.has("speedup")
+    whole = pl.col("latency_s") * pl.col("speedup") if compared else pl.col("latency_s")
+    terms = {_TERMS.get(k, k): c for c in columns for k in [c[len("latency_") : -len("_s")]]}
+    panels = grid.stacked({name: pl.col(column) / whole for name, column in terms.items()})
+    label = f"latency relative to {base}" if compared else "share of the latency"
+    reference = 1.0 if compared else None
+    rows = (Row(label, panels),)
+    yield Figure("latency_breakdown", "stacked", rows, x_label=grid.x_label, reference=reference)
 
 
 def _family(table: pl.DataFrame, name: str) -> Iterator[Figure]:
     """Area against latency, a line a model, points labelled with what was swept."""
     import polars as pl
 
-    swept = [c for c in table.columns if c.startswith(("arch.", "shape."))]
-    varied = [c for c in swept if table[c].n_unique() > 1]
-    feasible = table.filter(pl.col("latency_s").is_not_null())
-    if not varied or feasible.is_empty():
+    columns = list(table.columns)
+    varied = [c for c in columns if c.startswith(("arch.", "shape.")) and _varies(table, c)]
+    # what was swept stands before the results, what was derived from it behind them
+    swept = [c for c in varied if columns.index(c) < columns.index("latency_s")] or varied[:1]
+    table = table.filter(pl.col("latency_s").is_not_null() & pl.col("area_um2").is_not_null())
+    if not swept or table.is_empty():
         return
-    label = varied[0]
+    keys = ["model", *(c for c in ("kernel", "batch", "seq_len") if _varies(table, c))]
     lines = []
-    for model in feasible["model"].unique(maintain_order=True):
-        own = feasible.filter(pl.col("model") == model).sort("area_um2")
+    for key, own in _parts(table, *keys):
+        own = own.sort("area_um2", "latency_s")
         area = [a * 1e-6 for a in own["area_um2"]]
         latency = own["latency_s"].to_list()
-        labels = tuple(f"{v:g}" for v in own[label])
-        lines.append(Line(model, tuple(area), tuple(latency), labels, front(area, latency)))
-    x_label = f"area (mm$^2$), points: {label.removeprefix('arch.').replace('_', ' ')}"
-    yield Figure(name, "lines", "latency (s)", lines=tuple(lines), x_label=x_label, log=True)
+        labels = tuple("/".join(short(v) for v in row) for row in own.select(swept).iter_rows())
+        title = " ".join(short(k) if isinstance(k, int) else str(k) for k in key)
+        lines.append(Line(title, tuple(area), tuple(latency), labels, front(area, latency)))
+    names = " / ".join(c.split(".")[-1].replace("_", " ") for c in swept)
+    x_label = f"area (mm²); numbers: {names}"
+    yield Figure(name, "lines", lines=tuple(lines), x_label=x_label, y_label="latency (s)")
 
 
-def front(x: list[float], y: list[float]) -> tuple[bool, ...]:
+def front(x: Sequence[float], y: Sequence[float]) -> tuple[bool, ...]:
     """Which points no other beats: smaller or equal in both, and smaller in one.
 
     >>> front([1, 2, 3], [3, 4, 1])
