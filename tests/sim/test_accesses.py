@@ -228,16 +228,12 @@ def test_the_room_of_tiles_is_what_they_hold(case):
 
 @given(phases())
 @settings(max_examples=150, deadline=None)
-def test_what_is_legal_moves_and_takes_what_the_walk_does(case):
+def test_an_evaluation_moves_and_takes_what_the_walk_does(case):
     name, shape, phase, _ = case
     text, einsums, _ = CASCADES[name]
     cascade = parse_cascade(text)
     found = evaluate(Mapping(cascade, ARCHITECTURE, shape, (PhaseChoice((phase,)),)))
-    reason = found.infeasible[0]
-    if reason is not None:  # only for its structure: everything fits, and nothing is too little
-        assert "are missing" not in reason
-        assert "less than" not in reason
-        return
+    assert found.infeasible[0] is None
     walk = Walk(phase, einsums, shape)
     reads, writes = expected(walk)
     words = sum(n for (m, _), n in (reads + writes).items() if m == "DRAM")
