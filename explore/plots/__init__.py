@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from explore.plots.info import Figure, figures
+from explore.plots.figure import Figure
+from explore.plots.info import figures
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,12 +29,19 @@ def draw_all(
     width: Width = "auto",
     formats: Sequence[str] = ("pdf", "svg", "png"),
     pool: Executor | None = None,
+    jobs: int = 1,
 ) -> list[Path]:
     """Draw every figure that the table has data for, in every format; the files written.
 
     `width` is a paper's single (3.5 in) or double (7.16 in) column, or what suits each figure.
-    `pool` draws figures side by side (see `drawing_processes`); without it they follow one another.
+    `pool` draws figures side by side (see `drawing_processes`); without it they follow one another,
+    or `jobs` processes are started for them.
     """
+    if pool is None and jobs > 1:
+        with drawing_processes(jobs) as pool:
+            return draw_all(
+                table, folder, baseline=baseline, width=width, formats=formats, pool=pool
+            )
     folder.mkdir(parents=True, exist_ok=True)
     found = figures(table, baseline)
     count = len(found)

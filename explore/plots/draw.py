@@ -13,8 +13,9 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from explore.plots.bars import LEFT_IN, RIGHT_IN, draw_bars
-from explore.plots.info import Figure
+from explore.plots.bars import draw_bars
+from explore.plots.figure import Figure
+from explore.plots.layout import LEFT_IN, RIGHT_IN
 from explore.plots.style import (
     COLOURS,
     COLUMN_IN,
@@ -95,7 +96,7 @@ def _lines(figure: Figure, width_in: float) -> Canvas:
         ax.plot(x[on], y[on], **_curve(i), markeredgecolor=INK)
         if not on.all():
             style = _curve(i) | {"linestyle": "", "markerfacecolor": "white"}
-            ax.plot(x[~on], y[~on], **style, markeredgecolor=INK)
+            ax.plot(x[~on], y[~on], **style | {"markeredgewidth": 0.9})
     highest = max(figure.lines, key=lambda line: float(np.mean(np.log(line.y))))
     for x_at, y_at, text in zip(highest.x, highest.y, highest.labels, strict=True):
         ax.annotate(text, (x_at, y_at), (3.5, 2.5), textcoords="offset points", fontsize=TICK_PT)

@@ -3,71 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from explore.plots.figure import Figure, Line, Panel, Row, Series, Values
 
 if TYPE_CHECKING:
     import polars as pl
-
-Values = tuple[float | None, ...]
-
-
-@dataclass(frozen=True)
-class Series:
-    """Values along the x axis of a panel; None where there is none, as at an infeasible point."""
-
-    name: str
-    values: Values
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A set of bars. Every series has one value a label, or one a label of each of `groups`."""
-
-    title: str
-    labels: tuple[str, ...]
-    series: tuple[Series, ...]
-    groups: tuple[str, ...] = ()
-    numbered: bool = False  # write the values at the bars
-
-
-@dataclass(frozen=True)
-class Row:
-    """Panels that share their y axis."""
-
-    y_label: str
-    panels: tuple[Panel, ...]
-
-
-@dataclass(frozen=True)
-class Line:
-    """A curve of (x, y, label) points; `front` marks those that no other point beats in both."""
-
-    name: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    labels: tuple[str, ...]
-    front: tuple[bool, ...]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure by its file name: rows of panels with bars, or lines (on logarithmic axes)."""
-
-    name: str
-    kind: Literal["grouped", "stacked", "lines"]
-    rows: tuple[Row, ...] = ()
-    lines: tuple[Line, ...] = ()
-    x_label: str = "sequence length (tokens)"
-    y_label: str = ""  # of the lines
-    log: bool = False
-    reference: float | None = None
-
-    @property
-    def panels(self) -> tuple[Panel, ...]:
-        """The panels of all rows."""
-        return tuple(panel for row in self.rows for panel in row.panels)
-
 
 _LOG_FROM = 30.0  # bars on a linear axis are lengths to compare; beyond this ratio they vanish
 _TERMS = {"2d": "2D array", "1d": "1D array", "dram": "DRAM", "stall": "stalls"}
@@ -139,9 +80,7 @@ class _Grid:
         """Whether there is a number in `column`."""
         return column in self.table.columns and self.table[column].count() > 0
 
-    def means(
-        self, columns: Mapping[str, pl.Expr]
-    ) -> dict[tuple[object, ...], tuple[float | None, ...]]:
+    def means(self, columns: Mapping[str, pl.Expr]) -> dict[tuple[object, ...], Values]:
         """For each (design, model, length) a number a column."""
         own = self.table.group_by("design", "model", "seq_len").agg(
             value.mean().alias(f"value {name}") for name, value in columns.items()
@@ -220,26 +159,20 @@ def _utilization(grid: _Grid) -> Iterator[Figure]:
     rows = tuple(Row(f"{a.upper()} array utilization", grid.grouped(f"util_{a}")) for a in arrays)
     if rows:
         yield Figure("utilization", "grouped", rows, x_label=grid.x_label)
-    for prefix in ["util_2d."]:
-        own = {
-            c.removeprefix(prefix): pl.col(c)
-            for c in grid.table.columns
-            if c.startswith(prefix) and grid.has(c)
-        }
-        if own:
-            row = Row("2D array utilization", grid.stacked(own))
-            yield Figure("utilization_by_einsum", "stacked", (row,), x_label=grid.x_label)
+    prefix = "util_2d."
+    own = [c for c in grid.table.columns if c.startswith(prefix) and grid.has(c)]
+    if own:
+        panels = grid.stacked({c.removeprefix(prefix): pl.col(c) for c in own})
+        rows = (Row("2D array utilization", panels),)
+        yield Figure("utilization_by_einsum", "stacked", rows, x_label=grid.x_label)
 
 
 def _breakdown(grid: _Grid, base: str) -> Iterator[Figure]:
     """What the latency consists of, relative to the baseline's; without one, as shares."""
     import polars as pl
 
-    columns = [
-        c
-        for c in grid.table.columns
-        if c.startswith("latency_") and c != "latency_s" and grid.has(c)
-    ]
+    own = [c for c in grid.table.columns if c.startswith("latency_") and c != "latency_s"]
+    columns = [c for c in own if grid.has(c)]
     if not columns:
         return
     compared = grid.has("speedup")
@@ -269,7 +202,10 @@ def _family(table: pl.DataFrame, name: str) -> Iterator[Figure]:
         own = own.sort("area_um2", "latency_s")
         area = [a * 1e-6 for a in own["area_um2"]]
         latency = own["latency_s"].to_list()
-        labels = tuple("/".join(short(v) for v in row) for row in own.select(swept).iter_rows())
+        labels = tuple(
+            "/".join(short(v) for v in row if v is not None)
+            for row in own.select(swept).iter_rows()
+        )
         title = " ".join(short(k) if isinstance(k, int) else str(k) for k in key)
         lines.append(Line(title, tuple(area), tuple(latency), labels, front(area, latency)))
     names = " / ".join(c.split(".")[-1].replace("_", " ") for c in swept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 COLUMN_IN = {"single": 3.5, "double": 7.16}
@@ -80,14 +81,12 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 def power(value: float, _: object = None) -> str:
     """A power of ten as an axis shows it.
 
-    >>> [power(v) for v in (0.1, 1, 5, 10, 100, 20000)]
-    ['0.1', '1', '5', '10', '10²', '2·10⁴']
+    >>> [power(v) for v in (0.01, 0.1, 1, 10, 100)]
+    ['10⁻²', '0.1', '1', '10', '10²']
     """
-    if 0.1 <= value <= 99:
+    if 0.09 < value < 11:
         return f"{value:g}"
-    mantissa, exponent = f"{value:.0e}".split("e")
-    raised = "10" + str(int(exponent)).translate(_RAISED)
-    return raised if mantissa == "1" else f"{mantissa}·{raised}"
+    return "10" + f"{round(math.log10(value))}".translate(_RAISED)
 
 
 def log_ticks(axis: Any, lowest: float, highest: float) -> None:
@@ -96,5 +95,5 @@ def log_ticks(axis: Any, lowest: float, highest: float) -> None:
 
     few = highest < 20 * lowest
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
-    axis.set_major_formatter(FuncFormatter(power))
+    axis.set_major_formatter(FuncFormatter((lambda value, _: f"{value:g}") if few else power))
     axis.set_minor_formatter(NullFormatter())

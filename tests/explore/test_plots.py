@@ -44,6 +44,10 @@ def figure(table, name):
     return {f.name: f for f in figures(table, "Base")}[name]
 
 
+def values(panel):
+    return {s.name: s.values for s in panel.series}
+
+
 def test_speedup_has_a_panel_a_model_and_the_mean():
     panels = figure(rows(), "speedup_attention").panels
     assert [p.title for p in panels] == ["m", "mean"]
@@ -55,16 +59,58 @@ def test_speedup_has_a_panel_a_model_and_the_mean():
     }
 
 
-def test_breakdown_is_in_fractions_and_leaves_out_what_is_nothing():
-    base, new = figure(rows(), "latency_breakdown").panels
-    assert {s.name: s.values for s in base.series} == {"2D array": (1, 0.25), "DRAM": (0, 0.75)}
-    assert {s.name: s.values for s in new.series} == {"2D array": (0.25, 0), "DRAM": (0.75, 1)}
+def test_breakdown_is_relative_to_the_baseline_at_each_point():
+    (panel,) = figure(rows(latency_stall_s=[0.0] * 4), "latency_breakdown").panels
+    assert panel.groups == ("Base", "New")
+    assert panel.labels == ("1K", "2K")
+    assert values(panel) == {  # what is nothing everywhere is left out
+        "2D array": (1, 0.25, 0.125, 0),
+        "DRAM": (0, 0.75, 0.375, 0.75),
+    }
+
+
+def test_breakdown_without_a_baseline_is_in_shares():
+    (panel,) = figure(rows(speedup=[None] * 4), "latency_breakdown").panels
+    assert values(panel) == {"2D array": (1, 0.25, 0.25, 0), "DRAM": (0, 0.75, 0.75, 1)}
 
 
 def test_einsums_stack_to_the_utilization():
-    base, new = figure(rows(), "utilization_by_einsum").panels
-    assert {s.name: s.values for s in base.series} == {"QK": (0.5, 0.25)}
-    assert {s.name: s.values for s in new.series} == {"QK": (0.75, None), "AV": (0.25, None)}
+    (panel,) = figure(rows(), "utilization_by_einsum").panels
+    assert values(panel) == {"QK": (0.5, 0.25, 0.75, None), "AV": (0, 0, 0.25, None)}
+
+
+def test_each_array_has_its_row_of_utilizations():
+    two, one = figure(rows(util_1d=[0.1, 0.2, 0.3, 0.4]), "utilization").rows
+    assert (two.y_label, one.y_label) == ("2D array utilization", "1D array utilization")
+    assert values(two.panels[0]) == {"Base": (0.5, 0.25), "New": (1, None)}
+    assert values(one.panels[0]) == {"Base": (0.1, 0.2), "New": (0.3, 0.4)}
+
+
+def test_nan_is_a_point_without_a_value():
+    table = rows(speedup=[1.0, float("nan"), 2.0, 4.0])
+    panels = figure(table, "speedup_attention").panels
+    assert values(panels[0]) == {"Base": (1, None), "New": (2, 4)}
+    assert values(panels[1]) == {"Base": (1,), "New": (3,)}
+
+
+def test_a_wide_range_of_speedups_is_logarithmic():
+    assert not figure(rows(), "speedup_attention").log
+    assert figure(rows(speedup=[1.0, 1.0, 20.0, 31.0]), "speedup_attention").log
+
+
+def test_averages_are_said_to_be_averages():
+    assert figure(rows(), "utilization").x_label == "sequence length (tokens)"
+    both = pl.concat([rows(), rows(batch=[2] * 4)])
+    assert figure(both, "utilization").x_label.endswith(", mean over the batch")
+    sides = [rows().with_columns(pl.lit(side).alias("arch.side")) for side in (8, 16)]
+    assert figure(pl.concat(sides), "utilization").x_label.endswith(", mean over the sweep")
+
+
+def test_attention_is_what_utilizations_are_shown_of():
+    encoder = rows(kernel=["encoder"] * 4, util_2d=[0.9] * 4)
+    both = pl.concat([encoder, rows()])
+    assert values(figure(both, "utilization").panels[0])["Base"] == (0.5, 0.25)
+    assert values(figure(encoder, "utilization").panels[0])["Base"] == (0.9, 0.9)
 
 
 def test_what_has_no_data_is_left_out():
@@ -81,6 +127,38 @@ def test_families_become_curves_with_their_front():
     assert line.x == (1, 2, 3, 4)
     assert line.labels == ("16", "32", "64", "128")
     assert line.front == (True, True, True, False)
+
+
+def test_a_family_over_several_lengths_has_a_curve_for_each():
+    family = rows(family=["f"] * 4, design=["New"] * 4)
+    table = family.with_columns(pl.Series("arch.side", [16, 16, 32, 32]))
+    lines = figure(table, "area_latency").lines
+    assert [(line.name, line.y) for line in lines] == [("m 1K", (1, 2)), ("m 2K", (3, 4))]
+
+
+def test_several_families_have_a_figure_each_and_without_a_sweep_none():
+    both = pl.concat([rows(family=[name] * 4) for name in ("f", "g")])
+    assert figures(both) == []
+    swept = both.with_columns(pl.Series("arch.side", [1, 2, 3, 4] * 2))
+    assert [f.name for f in figures(swept)] == ["area_latency_f", "area_latency_g"]
+
+
+def test_only_what_was_swept_labels_the_points():
+    family = rows(family=["f"] * 4)
+    table = family.select(
+        pl.Series("arch.side", [1, 2, 3, 4]),
+        pl.Series("arch.size", [1024, 1024, 2048, 2048]),
+        *family.columns,
+        pl.Series("arch.derived", [5, 6, 7, 8]),
+    )
+    drawn = figure(table, "area_latency")
+    assert drawn.x_label == "area (mm²); numbers: side / size"
+    assert {label for line in drawn.lines for label in line.labels} == {
+        "1/1K",
+        "2/1K",
+        "3/2K",
+        "4/2K",
+    }
 
 
 def test_front_and_short():
@@ -109,6 +187,48 @@ def test_text_stays_text_and_fonts_are_embedded(tmp_path):
     assert ">speedup over Base</text>" in by_name["speedup_attention.svg"].read_text()
     assert b"/FontFile2" in by_name["speedup_attention.pdf"].read_bytes()
     assert b"/Type3" not in by_name["speedup_attention.pdf"].read_bytes()
+
+
+def wide(designs=4, models=5, lengths=8):
+    """A grid with long names, some of it infeasible, over several decades."""
+    places = [(d, m, n) for d in range(designs) for m in range(models) for n in range(lengths)]
+    at = [None if d == n else 1.0 + 3.0**d for d, _, n in places]
+    table = {
+        "family": [None] * len(places),
+        "design": [f"a design with a long name {d}" for d, _, _ in places],
+        "model": [
+            f"a model with a name that is far too long for its panel {m}" for _, m, _ in places
+        ],
+        "kernel": ["attention"] * len(places),
+        "batch": [1] * len(places),
+        "seq_len": [1024 * 2**n for _, _, n in places],
+        "latency_s": at,
+        "latency_2d_s": at,
+        "area_um2": at,
+        "util_2d": [v and 1 / v for v in at],
+        "util_2d.QK": [v and 1 / v for v in at],
+        "speedup": at,
+        "energy_ratio": [v and v / 100 for v in at],
+    }
+    return pl.DataFrame(table, schema_overrides={"family": pl.String})
+
+
+@pytest.mark.parametrize("width", ["auto", "single"])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (4, 5, 8), (12, 1, 2), (2, 2, 40)])
+def test_grids_of_any_size_are_drawn_inside_the_page(tmp_path, sizes, width):
+    from matplotlib.image import imread
+
+    for path in draw_all(wide(*sizes), tmp_path, width=width, formats=["png"]):
+        page = imread(path)[..., :3]
+        edge = (page[0], page[-1], page[:, 0], page[:, -1])
+        assert all((side == 1).all() for side in edge), f"{path.name} is cut off"
+
+
+def test_jobs_draw_the_same_files(tmp_path):
+    one = draw_all(rows(), tmp_path / "one", formats=["svg"])
+    two = draw_all(rows(), tmp_path / "two", formats=["svg"], jobs=2)
+    assert [p.name for p in one] == [p.name for p in two]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True))
 
 
 def test_the_shipped_spec_draws_eight_figures():

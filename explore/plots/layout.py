@@ -1,0 +1,113 @@
+"""Where the panels of a figure of bars stand: folded into lines when a row is too wide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from explore.plots.figure import Panel, Row
+from explore.plots.style import TEXT_PT, TICK_PT, text_in
+
+LEFT_IN, RIGHT_IN = 0.44, 0.04
+TITLE_IN, TEXT_LINE_IN = 0.17, 0.13
+BETWEEN_PANELS, BETWEEN_GROUPS, FILL = 0.7, 0.6, 0.86  # in units of a label's place
+EDGE = 0.25
+NARROWEST_IN = 0.022  # of a bar
+LETTER_IN = text_in("x", TEXT_PT) * 0.9  # of prose
+ALONG_Y: dict[str, Any] = {
+    "rotation": 90, "ha": "left", "va": "center", "multialignment": "center", "linespacing": 1.0
+}  # fmt: skip
+PITCH_IN = TICK_PT * 1.05 / 72  # of labels that stand upright
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Panels side by side in one set of axes; a label's place is one unit wide."""
+
+    y_label: str
+    panels: tuple[Panel, ...]
+
+    @cached_property
+    def places(self) -> list[Any]:
+        """Where the labels of each panel stand."""
+        begin, found = EDGE, []
+        for panel in self.panels:
+            each = place(panel)
+            at = begin + each * (np.arange(len(panel.labels) * max(1, len(panel.groups))) + 0.5)
+            at += BETWEEN_GROUPS * (np.arange(len(at)) // len(panel.labels))
+            found.append(at)
+            begin = at[-1] + each / 2 + BETWEEN_PANELS
+        return found
+
+    @property
+    def extent(self) -> float:
+        """The width of all panels."""
+        return float(self.places[-1][-1]) + place(self.panels[-1]) / 2 + EDGE
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels of all panels."""
+        return [label for p in self.panels for label in p.labels * max(1, len(p.groups))]
+
+    @property
+    def groups(self) -> list[tuple[float, str]]:
+        """Where the names of the groups stand, and the names."""
+        return [
+            (float(middle), name)
+            for panel, at in zip(self.panels, self.places, strict=True)
+            if panel.groups
+            for middle, name in zip(
+                at.reshape(len(panel.groups), -1).mean(axis=1), panel.groups, strict=True
+            )
+        ]
+
+
+def place(panel: Panel) -> float:
+    """The width of a label's place: bars with numbers need room for them."""
+    return max(3.0, 0.75 * len(panel.series)) if panel.numbered else 1.0
+
+
+def folded(row: Row, longest: float) -> Iterator[Strip]:
+    """The panels of a row in as few lines as hold them, all but the last equally many."""
+    for count in range(1, len(row.panels) + 1):
+        each = -(-len(row.panels) // count)
+        parts = [row.panels[i : i + each] for i in range(0, len(row.panels), each)]
+        lines = [Strip(row.y_label, part) for part in parts]
+        if all(line.extent <= longest for line in lines):
+            break
+    yield from lines
+
+
+def fits(line: Strip, unit_in: float) -> bool:
+    """Whether the labels can be written side by side."""
+    at = np.concatenate(line.places) * unit_in
+    half = np.array([text_in(label) / 2 for label in line.labels])
+    return bool(np.all(np.diff(at) >= half[1:] + half[:-1] + 0.015))
+
+
+def names_fit(line: Strip, unit_in: float) -> bool:
+    """Whether the names of the groups can be written side by side."""
+    spans = [(at * unit_in, text_in(name, TEXT_PT) / 2) for at, name in line.groups]
+    return all(b - a >= p + q + 0.03 for (a, p), (b, q) in pairwise(spans))
+
+
+def height_below(line: Strip, unit_in: float, level: bool) -> float:
+    """The height of labels and groups' names under the axes, in inches."""
+    labels = labels_in(line, level)
+    if not line.groups:
+        return labels
+    if names_fit(line, unit_in):
+        return labels + TEXT_LINE_IN
+    return labels + 0.06 + 0.5 * max(text_in(name, TEXT_PT) for _, name in line.groups)
+
+
+def labels_in(line: Strip, level: bool) -> float:
+    """The height of the labels under the axes, in inches."""
+    return TEXT_LINE_IN if level else 0.07 + max(map(text_in, line.labels))
