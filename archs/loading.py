@@ -154,6 +154,18 @@ def _numbers(schema: ArchitectureSchema) -> list[tuple[str, Any]]:
     return found
 
 
+_POSITIVE = ("clock_hz", "word_bytes", "size_bytes", "bandwidth_bytes_per_s")
+_COUNTS = ("words", "access_words")
+
+
+def _least(path: str) -> float:
+    """The least that the number at a path may be, however it was given (see archs.schema)."""
+    last = path.rpartition(".")[2]
+    if last in _COUNTS or ".shape." in path or ".sequence." in path:
+        return 1.0
+    return 1e-30 if last in _POSITIVE else 0.0
+
+
 class _Resolver:
     """Evaluates the expressions of a file, each once, in the order of their dependence."""
 
@@ -187,6 +199,12 @@ class _Resolver:
                 ) from None
             self._open.pop()
         value = np.asarray(value, dtype=np.float64)[()]
+        least = _least(path)
+        if np.any(value < least):
+            raise InputError(
+                f"{path} must be at least {least:g}, found {float(np.min(value)):g}",
+                self._where(path),
+            )
         self._done[path] = value
         return value
 

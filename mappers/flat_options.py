@@ -74,8 +74,10 @@ def read_table(
     try:
         with open(file, encoding="utf-8", newline="") as stream:
             lines = [line for line in stream if not line.startswith("#")]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"no table of mappings: {error}", Place(file)) from None
+    except OSError as error:
+        raise InputError(f"no table of mappings: {error.strerror}", Place(file)) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"no table of mappings: {error.reason}", Place(file)) from None
     table = {}
     for number, row in enumerate(csv.DictReader(lines), start=1):
         try:

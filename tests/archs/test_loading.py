@@ -88,6 +88,8 @@ MISTAKES = {
     "memories: {third: {read_energy_pj: 1, write_energy_pj: 1}}": "'third' needs size_bytes",
     "memories: {DRAM: {bandwidth_bytes_per_s: 0}}": "at least",
     "arrays: {2d: {shape: []}}": "at least 1 item",
+    "arrays: {2d: {shape: [-1+0, 4]}}": r"arrays.2d.shape.0 must be at least 1, found -1",
+    "clock_hz: 3-4": "clock_hz must be at least 1e-30, found -1",
     "arrays: {2d: {shape: [0.5, 4]}}": "at least 1",
     "arrays: {2d: {operations: {exp: {sequence: {mack: 6}}}}}": "did you mean 'mac'",
     "arrays: {1d: {operations: {log: {unit: mac}}}}": "needs energy_pj",
