@@ -33,6 +33,7 @@ WRONG = {
     "a huge power": HEAD.encode() + b"parameters: {array_dim: 10**10**10}\n",
     "huge": HEAD.encode() + b"clock_hz: 1.0e+300\n",
     "an energy below zero": HEAD.encode() + b"memories: {DRAM: {read_energy_pj: -1}}\n",
+    "no PE": HEAD.encode() + b"parameters: {array_dim: 0}\n",
 }
 
 
