@@ -33,10 +33,12 @@ from explore.plots.layout import (
     Strip,
     fits,
     folded,
+    group_names,
     height_below,
     labels_in,
     names_fit,
     place,
+    shortened,
 )
 from explore.plots.style import INK, TEXT_PT, TICK_PT, log_ticks, look, text_in
 
@@ -167,7 +169,7 @@ def _annotate(ax: Any, line: Strip, unit_in: float, level: bool, show: bool) -> 
         half = place(panel) / 2
         width_in = (at[-1] - at[0] + 2 * half) * unit_in
         most = max(4, int(width_in / text_in("x", TEXT_PT)))
-        title = panel.title if len(panel.title) <= most else panel.title[: most - 1] + "…"
+        title = shortened(panel.title, most)
         ax.text((at[0] + at[-1]) / 2, 1.04, title, transform=above, ha="center", va="bottom")
         if panel is not line.panels[0]:
             rules.append(at[0] - half - BETWEEN_PANELS / 2)
@@ -183,8 +185,8 @@ def _annotate(ax: Any, line: Strip, unit_in: float, level: bool, show: bool) -> 
     for x, label in list(zip(np.concatenate(line.places), line.labels, strict=True))[::every]:
         ax.text(x, 0, label, **style)
     style = {"transform": _lower(ax, labels_in(line, level)), "va": "top"}
-    style |= {"ha": "center"} if names_fit(line, unit_in) else {"ha": "right", "rotation": 30}
-    for x, name in line.groups:
+    style |= {"ha": "center"} if names_fit(line, unit_in) else {"ha": "right", "rotation": 45}
+    for x, name in group_names(line, unit_in):
         ax.text(x + (style["ha"] == "right") * 0.08 / unit_in, 0, name, **style)
 
 

@@ -23,6 +23,7 @@ ALONG_Y: dict[str, Any] = {
     "rotation": 90, "ha": "left", "va": "center", "multialignment": "center", "linespacing": 1.0
 }  # fmt: skip
 PITCH_IN = TICK_PT * 1.05 / 72  # of labels that stand upright
+LONGEST_TURNED = 13  # letters of a name that is written aslant
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -98,6 +99,25 @@ def names_fit(line: Strip, unit_in: float) -> bool:
     return all(b - a >= p + q + 0.03 for (a, p), (b, q) in pairwise(spans))
 
 
+def shortened(text: str, most: int) -> str:
+    """A name of at most `most` letters: names often differ at their ends, so the middle goes.
+
+    >>> shortened("a long name 3", 9)
+    'a lo…me 3'
+    """
+    if len(text) <= most:
+        return text
+    tail = (most - 1) // 2
+    return f"{text[: most - 1 - tail]}…{text[-tail:]}"
+
+
+def group_names(line: Strip, unit_in: float) -> list[tuple[float, str]]:
+    """Where the names of the groups stand, and the names, cut when they have to be turned."""
+    if names_fit(line, unit_in):
+        return line.groups
+    return [(at, shortened(name, LONGEST_TURNED)) for at, name in line.groups]
+
+
 def height_below(line: Strip, unit_in: float, level: bool) -> float:
     """The height of labels and groups' names under the axes, in inches."""
     labels = labels_in(line, level)
@@ -105,7 +125,9 @@ def height_below(line: Strip, unit_in: float, level: bool) -> float:
         return labels
     if names_fit(line, unit_in):
         return labels + TEXT_LINE_IN
-    return labels + 0.06 + 0.5 * max(text_in(name, TEXT_PT) for _, name in line.groups)
+    return (
+        labels + 0.06 + 0.5 * max(text_in(name, TEXT_PT) for _, name in group_names(line, unit_in))
+    )
 
 
 def labels_in(line: Strip, level: bool) -> float:
