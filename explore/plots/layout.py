@@ -125,9 +125,8 @@ def height_below(line: Strip, unit_in: float, level: bool) -> float:
         return labels
     if names_fit(line, unit_in):
         return labels + TEXT_LINE_IN
-    return (
-        labels + 0.06 + 0.5 * max(text_in(name, TEXT_PT) for _, name in group_names(line, unit_in))
-    )
+    longest = max(text_in(name, TEXT_PT) for _, name in group_names(line, unit_in))
+    return labels + 0.08 + 0.72 * longest
 
 
 def labels_in(line: Strip, level: bool) -> float:
