@@ -217,8 +217,16 @@ def wide(designs=4, models=5, lengths=8):
     return pl.DataFrame(table, schema_overrides={"family": pl.String})
 
 
-@pytest.mark.parametrize("width", ["auto", "single"])
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (4, 5, 8), (12, 1, 2), (2, 2, 40)])
+@pytest.mark.parametrize(
+    ("sizes", "width"),
+    [
+        ((1, 1, 1), "double"),
+        ((4, 5, 8), "auto"),
+        ((4, 5, 8), "single"),
+        ((12, 1, 2), "single"),
+        ((2, 2, 40), "auto"),
+    ],
+)
 def test_grids_of_any_size_are_drawn_inside_the_page(tmp_path, sizes, width):
     from matplotlib.image import imread
 
