@@ -11,6 +11,7 @@ import numpy as np
 from archs import Architecture
 from sim.accesses import computing, shown_tensor, tally
 from sim.energy import Accounting, energy_terms
+from sim.form import check_form
 from sim.legality import Objection, analysis_of, objections
 from sim.mapping import Mapping as MappingOf
 from sim.mapping import Number, Phase, PhaseChoice
@@ -78,7 +79,8 @@ def evaluate(mapping: MappingOf, accounting: Accounting = "full") -> Evaluation:
     """Cost all design points of `mapping` in one go.
 
     Every number comes back as an array of the common shape of all that the mapping holds (at least
-    one dimension). Nothing is raised for a mapping that cannot be: its points say why.
+    one dimension). Nothing is raised for a mapping that cannot be: its points say why. One that
+    means nothing (see `sim.form`) raises ValueError.
     """
     shape = _common_shape(mapping)
     phases = []
@@ -125,6 +127,7 @@ def _evaluate_phase(
     shape: tuple[int, ...],
     explain: bool = True,
 ) -> Evaluation:
+    check_form(mapping, phase)
     cascade, architecture = mapping.cascade, mapping.architecture
     counted = tally(cascade, architecture, mapping.shape, phase)
     timed = timing(cascade, architecture, phase, counted)

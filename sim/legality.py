@@ -110,7 +110,16 @@ def _fusion(cascade: Cascade, phase: Phase) -> Iterator[Objection]:
         names = tuple(loop.name for loop in mapping.loops)
         for depth, loop in enumerate(mapping.loops[: mapping.shared], start=1):
             sharing.setdefault(names[:depth], (loop, []))[1].append(mapping.einsum)
+    after = _followers(cascade, phase)
     for loop, einsums in sharing.values():
+        for outsider in after.keys() - set(einsums):
+            into = [e for e in einsums if outsider in after[e]]
+            if into and after[outsider] & set(einsums):
+                yield Objection(
+                    loop.extent > 1,
+                    f"{outsider} stands between Einsums that share loop {loop.name}, "
+                    f"which it does not share: it needs {into[0]} and is needed in the same loop",
+                )
         apart = [p for p in combinations(einsums, 2) if not analysis.fusible(p, loop.rank)]
         if not apart:
             continue
@@ -123,6 +132,22 @@ def _fusion(cascade: Cascade, phase: Phase) -> Iterator[Objection]:
             f"in passes {levels[late]} and {levels[early]}: {late} needs a value that exists only "
             f"when {early} has gone through the whole fiber",
         )
+
+
+def _followers(cascade: Cascade, phase: Phase) -> dict[str, set[str]]:
+    """For each Einsum of the phase, those of the phase that need its result, directly or not."""
+    names = {m.einsum for m in phase.einsums}
+    direct = {e.name: {c.name for c in cascade.consumers[e.output.tensor]} for e in cascade.einsums}
+    result = {}
+    for name in names:
+        found: set[str] = set()
+        front = [name]
+        while front:
+            new = direct[front.pop()] - found
+            found |= new
+            front += new
+        result[name] = (found & names) - {name}
+    return result
 
 
 def _schedule(cascade: Cascade, phase: Phase) -> Iterator[Objection]:
@@ -171,15 +196,28 @@ def _homes(cascade: Cascade, architecture: Architecture, phase: Phase) -> Iterat
                     option.when,
                     f"{tensor} is exchanged with another phase, so it cannot live in {home}",
                 )
+            old = option.residency.in_place_of
+            for late in _late_readers(cascade, phase, tensor, old) if old else ():
+                yield Objection(
+                    option.when, f"{tensor} overwrites {old}, which {late} still reads afterwards"
+                )
             for writer in (u for u in users if u.writes):
                 for reader in (u for u in users if not u.writes):
                     if home == IN_ARRAY or reader.mapping.einsum in option.residency.handed_to:
-                        problem = _forwarding(cascade, architecture, tensor, writer, reader)
+                        kept = home != IN_ARRAY
+                        problem = _forwarding(cascade, architecture, tensor, writer, reader, kept)
                     else:
                         problem = _kept(tensor, writer, reader, option.residency.of)
                     if problem is not None:
                         where = problem.where & np.asarray(option.when)
                         yield replace(problem, where=where)
+
+
+def _late_readers(cascade: Cascade, phase: Phase, tensor: str, old: str) -> list[str]:
+    """Readers of `old` that do not have to come before the Einsum that overwrites it."""
+    after = _followers(cascade, phase)
+    readers = {c.name for c in cascade.consumers[old]} & set(after)
+    return [r for r in sorted(readers) if r != tensor and tensor not in after[r]]
 
 
 def _kept(
@@ -200,11 +238,17 @@ def _kept(
 
 
 def _forwarding(
-    cascade: Cascade, architecture: Architecture, tensor: str, writer: Use, reader: Use
+    cascade: Cascade,
+    architecture: Architecture,
+    tensor: str,
+    writer: Use,
+    reader: Use,
+    kept: bool,
 ) -> Objection | None:
     """Whether a tensor can go from its writer to a reader without a memory.
 
-    Between linked arrays it flows in the same pass. On one array it flows when both have the same
+    Between linked arrays it flows in the same pass, in the order in which it is made (a copy that
+    is `kept` beside lets the reader go another way). On one array it flows when both have the same
     loops; otherwise the registers hold the tile that the writer makes before the reader takes over.
     """
     w, r = writer.mapping, reader.mapping
@@ -223,6 +267,13 @@ def _forwarding(
     words = inside / spatial
     array = architecture.array(w.array)
     side_by_side = [lp.name for lp in w.loops] == [lp.name for lp in r.loops]
+    turned = _order(w, common, writer) != _order(r, common, writer)
+    if not later and w.array != r.array and turned and not kept:
+        return Objection(
+            True,
+            f"{tensor} leaves {w.einsum} in another order of its ranks than {r.einsum} takes it: "
+            f"it must be kept in between",
+        )
     if not later and (w.array != r.array or side_by_side):
         return None
     if w.array != r.array:
@@ -237,6 +288,12 @@ def _forwarding(
         f"takes it, and there are {{:g}}",
         (words, array.register_words),
     )
+
+
+def _order(m: EinsumMapping, common: int, writer: Use) -> list[str]:
+    """The ranks of a tensor in the order in which the loops below the shared ones go over them."""
+    ranks = [loop.rank for loop in m.loops[common:] if loop.rank in writer.ranks]
+    return [rank for i, rank in enumerate(ranks) if i == 0 or rank != ranks[i - 1]]
 
 
 def _capacity(architecture: Architecture, phase: Phase, tally: Tally) -> Iterator[Objection]:

@@ -1,0 +1,88 @@
+"""Mappings that mean nothing are mistakes of whoever made them; some that mean something cannot be."""
+
+from __future__ import annotations
+
+import pytest
+
+from archs import load_architecture
+from einsum_cascade import parse_cascade
+from sim import (
+    EinsumMapping,
+    Loop,
+    Mapping,
+    Option,
+    Phase,
+    PhaseChoice,
+    Residency,
+    Tile,
+    always,
+    evaluate,
+)
+
+
+def small(body, *nests, **residency):
+    """A cascade over R and N on 64 x 64 PEs, its nests in one phase."""
+    cascade = parse_cascade(
+        "{name: s, ranks: {R: rows, N: columns}, inputs: ['A[r,n]'], body: [" + body + "]}"
+    )
+    kept = {t: always("DRAM") for t in cascade.tensors} | residency
+    architecture = load_architecture("fusemax-cloud").resolve()
+    shape = {"R": 16, "N": 8}
+    return Mapping(cascade, architecture, shape, (PhaseChoice((Phase("p", nests, kept),)),))
+
+
+def nest(einsum, *loops, shared=0, array="1d"):
+    return EinsumMapping(einsum, array, tuple(Loop(*loop) for loop in loops), shared)
+
+
+R, N = ("r", "R", 16.0), ("n", "N", 8.0)
+DOUBLE = "'Y[r,n] = A[r,n] * A[r,n]'"
+
+
+@pytest.mark.parametrize(("mapping", "message"), [
+    (small(DOUBLE, nest("Y", R, N), Y=()), "Y must have exactly one residency"),
+    (small(DOUBLE, nest("Y", R, N), Y=(Option(False, Residency("DRAM")),)), "exactly one"),
+    (small(DOUBLE, nest("Y", R, N), Y=always("DRAM") * 2), "exactly one"),
+    (small(DOUBLE, nest("Y", R, N), Y=always("L3")), "unknown memory 'L3'"),
+    (small(DOUBLE, nest("Y", R, N, array="3d")), "unknown array '3d'"),
+    (small(DOUBLE, nest("Y", (*R, True), N)), "spatial loops come last"),
+    (small(DOUBLE, nest("Y", R, ("r", "N", 8.0))), "two loops of one name"),
+    (small(DOUBLE, nest("Y", ("r", "R", -16.0), N)), "no positive integer"),
+    (small(DOUBLE, nest("Y", ("r", "R", float("nan")), N)), "no positive integer"),
+    (small(DOUBLE, nest("Y", ("r", "R", 16.5), N)), "no positive integer"),
+    (small(DOUBLE, nest("Y", R, N), nest("Y", R, N)), "an Einsum has two nests"),
+    (small(DOUBLE, nest("Y", R, (*N, True)), A=always("DRAM", Tile("buffer", "n"))), "a spatial loop"),
+    (small(DOUBLE, nest("Y", R, N), A=always("buffer", Tile("DRAM", "r"))), "from its home inwards"),
+    (small(DOUBLE + ", 'Z[r,n] = Y[r,n] * A[r,n]'", nest("Y", R, N, shared=1),
+           nest("Z", ("r", "R", 8.0), ("r0", "R", 2.0), N, shared=1)), "share loop r, which differs"),
+    (small(DOUBLE, nest("Y", R, N), Y=always("DRAM", in_place_of="X")), "in place of X"),
+])  # fmt: skip
+def test_what_no_loop_nest_could_mean_raises(mapping, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(mapping)
+
+
+def test_overwriting_what_is_still_read():
+    body = DOUBLE + ", 'Z[r,n] = Y[r,n] * Y[r,n]', 'X[r,n] = Z[r,n] + Y[r,n]'"
+    tile = Tile("buffer", None)
+    nests = [nest(e, R, N) for e in "YZX"]
+    fine = small(body, *nests, Y=always("buffer", tile), Z=always("buffer", tile))
+    assert evaluate(fine).infeasible[0] is None
+    over = always("buffer", tile, in_place_of="Y")
+    bad = small(body, *nests, Y=always("buffer", tile), Z=over)
+    assert "Z overwrites Y, which X still reads afterwards" in evaluate(bad).infeasible[0]
+
+
+def test_an_einsum_between_two_that_share_a_loop_shares_it_too():
+    body = DOUBLE + ", 'X[r] = Y[r,n]', 'Z[r] = X[r] * X[r]', 'W[r,n] = Z[r] * Y[r,n]'"
+    tile = Tile("buffer", None)
+    nests = [
+        nest("Y", R, N, shared=1), nest("X", R, N, shared=1), nest("Z", R, shared=0),
+        nest("W", R, N, shared=1),
+    ]  # fmt: skip
+    kept = {t: always("buffer", tile) for t in "YXZ"}
+    found = evaluate(small(body, *nests, **kept))
+    assert (
+        "Z stands between Einsums that share loop r, which it does not share"
+        in (found.infeasible[0])
+    )
