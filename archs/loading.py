@@ -200,11 +200,14 @@ class _Resolver:
             self._open.pop()
         value = np.asarray(value, dtype=np.float64)[()]
         least = _least(path)
-        if np.any(value < least):
+        if not np.all(value >= least):  # nor is NaN
             raise InputError(
                 f"{path} must be at least {least:g}, found {float(np.min(value)):g}",
                 self._where(path),
             )
+        if ".shape." in path and np.any(value != np.floor(value)):
+            part = float(np.extract(value != np.floor(value), value)[0])
+            raise InputError(f"{path} must be a whole number, found {part:g}", self._where(path))
         self._done[path] = value
         return value
 

@@ -112,6 +112,16 @@ def test_mistakes_say_where_and_what(text, tmp_path):
     assert caught.value.place.line == 3
 
 
+@pytest.mark.parametrize(("overrides", "message"), [
+    ({"clock_hz": np.nan}, "clock_hz must be at least"),
+    ({"array_dim": 2.5}, r"shape.0 must be a whole number, found 2.5"),
+    ({"array_dim": np.array([16, -16])}, "must be at least 1, found -16"),
+])  # fmt: skip
+def test_swept_values_are_checked_too(overrides, message):
+    with pytest.raises(InputError, match=message):
+        load_architecture("fusemax-cloud").resolve(overrides, Place("spec.yaml", 3))
+
+
 def test_what_extends_itself(tmp_path):
     (tmp_path / "a.yaml").write_text("extends: b.yaml\nname: a\n")
     (tmp_path / "b.yaml").write_text("extends: a.yaml\nname: b\n")
