@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +45,8 @@ def rows_of(grid: Grid, result: DesignResult) -> pl.DataFrame:
         reason = np.where(found.infeasible == None, result.unmet, found.infeasible)  # noqa: E711
         bad = reason != None  # noqa: E711
         bottleneck = np.where(bad, None, found.bottleneck)
-        figures = {
-            n: v if n == "area_um2" else np.where(bad, np.nan, v)
-            for n, v in result_names(found).items()
-        }
+        named = {**result_names(found), **_by_dimension(result, found.util)}
+        figures = {n: v if n == "area_um2" else np.where(bad, np.nan, v) for n, v in named.items()}
         columns |= {**figures, "bottleneck": bottleneck}
         columns |= {"mapping": found.mapping_notes, "reason": reason}
         texts = {"design", "family", "model", "kernel", "bottleneck", "mapping", "reason"}
@@ -62,6 +61,17 @@ def rows_of(grid: Grid, result: DesignResult) -> pl.DataFrame:
         ]
         frames.append(pl.DataFrame(series))
     return pl.concat(frames, how="diagonal_relaxed")
+
+
+def _by_dimension(result: DesignResult, util: Mapping[str, Any]) -> dict[str, Any]:
+    """`util_2d` and `util_1d` where arrays have other names: those of the first of each."""
+    arrays = result.design.architecture.schema.arrays
+    return {
+        f"util_{dimensions}d": util[name]
+        for name, array in reversed(arrays.items())
+        for dimensions in [len(array.shape)]
+        if name in util and f"{dimensions}d" not in util
+    }
 
 
 def finished(frames: list[pl.DataFrame], rank: RankSchema, swept: list[str]) -> pl.DataFrame:

@@ -99,6 +99,11 @@ class FlatRow:
     latency: tuple[float, ...]
     traffic: tuple[float, ...]
 
+    @property
+    def passed(self) -> bool:
+        """Whether the search is neither slower nor moves more, at every length."""
+        return max(*self.latency, *self.traffic) <= 1 + 1e-9
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -112,7 +117,8 @@ class Validation:
     @property
     def passed(self) -> bool:
         """Whether everything is within its tolerance."""
-        return all(c.passed for c in self.checks) and all(h.passed for h in self.headlines)
+        compared = (*self.checks, *self.headlines, *self.flat)
+        return all(part.passed for part in compared)  # type: ignore[attr-defined]
 
 
 def _evaluated(
@@ -320,13 +326,18 @@ def _flat_searched() -> Iterator[FlatRow]:
     long = np.tile(lengths, count)
     shape = dict(zip(("H", "E", "F"), repeated, strict=True)) | {"M": long, "P": long}
     shape["B"] = np.full(len(long), 64)
-    for cascade, spill in (("attention-3pass", "rows"), ("attention-products", "all")):
+    searches: dict[str, tuple[str, dict[str, str]]] = {
+        "attention-3pass": ("rows", {}),
+        # one row of FLAT's simulator trades 1.5 % more traffic for 21 % less time, if it may
+        "attention-products": ("all", {"no_worse_than": "published"}),
+    }
+    for cascade, (spill, limit) in searches.items():
         for platform in ("cloud", "edge"):
             pinned, searched = (
                 _evaluated(cascade, f"flat-{platform}", "flat", {"spill": spill, **o}, shape)
                 for o in (
                     {"mapping": "published"},
-                    {"mapping": "search", "no_worse_than": "published"},
+                    {"mapping": "search", **limit},
                 )
             )
             latency = (searched.latency_s / pinned.latency_s).reshape(count, -1)

@@ -113,7 +113,8 @@ def _pinned(
         source.check(names.values(), (fused.first.einsum, fused.second.einsum))
         pinned = [source] * int(np.prod(points))
     else:
-        pinned = read_table(source, base, mapping, points)
+        products = (fused.first.einsum, fused.second.einsum)
+        pinned = read_table(source, base, mapping, points, products, tuple(names.values()))
     every = np.broadcast_to(mapping.shape[fused.first.rows], points)
     rows = np.array([p.row_tile or 0 for p in pinned], dtype=np.float64).reshape(points)
     choice = Choice(

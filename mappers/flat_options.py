@@ -60,9 +60,17 @@ class Options(BaseModel):
 
 
 def read_table(
-    table_file: str | Path, base: Path | None, mapping: Mapping, points: tuple[int, ...]
+    table_file: str | Path,
+    base: Path | None,
+    mapping: Mapping,
+    points: tuple[int, ...],
+    products: tuple[str, str],
+    tensors: tuple[str, ...],
 ) -> list[Pinned]:
     """The mapping of each point from a table, found by platform and shape.
+
+    The table names the products QK and AV and the tensors Q, K, QK, V, AV, as FLAT does; `products`
+    and `tensors` are what the cascade calls them.
 
     Raises `InputError` when the file cannot be read or a point is not in it.
     """
@@ -79,13 +87,17 @@ def read_table(
     except UnicodeDecodeError as error:
         raise InputError(f"no table of mappings: {error.reason}", Place(file)) from None
     table = {}
+    own = dict(zip(("Q", "K", "QK", "V", "AV"), tensors, strict=True))
     for number, row in enumerate(csv.DictReader(lines), start=1):
         try:
             key = tuple(int(row[k]) for k in _KEYS)
             table[key] = Pinned(
                 row_tile=int(row["row_tile"]) or None,
-                stationarity={"QK": row["qk_stationarity"], "AV": row["av_stationarity"]},  # type: ignore[dict-item]
-                on_chip=row["on_chip"].split(),
+                stationarity={
+                    products[0]: row["qk_stationarity"],  # type: ignore[dict-item]
+                    products[1]: row["av_stationarity"],  # type: ignore[dict-item]
+                },
+                on_chip=[own[name] for name in row["on_chip"].split()],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"row {number} is no mapping: {error}", Place(file)) from None
@@ -103,6 +115,8 @@ _KEYS = ("array_dim", "buffer_bytes", "H", "E", "F", "seq_len")
 
 def _keys(mapping: Mapping, points: tuple[int, ...]) -> list[tuple[int, ...]]:
     architecture, shape = mapping.architecture, mapping.shape
+    if np.any(shape["M"] != shape.get("P", shape["M"])):
+        raise InputError("tables of mappings hold as many queries as keys; use mapping: search")
     columns: list[Any] = [
         next(a for a in architecture.arrays if len(a.shape) == 2).shape[0],
         architecture.memories[1].size_bytes,

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from archs import Architecture
 from einsum_cascade import Cascade, Einsum
+from mappers.contraction import with_candidate_axis
 from mappers.factors import divisor_table, largest_divisor
 from mappers.roles import (
     arrays,
@@ -37,7 +38,6 @@ from sim import (
     Option,
     Phase,
     PhaseChoice,
-    Residency,
     Tile,
     always,
     footprint_bytes,
@@ -102,30 +102,20 @@ def place(
     across = np.minimum(np.minimum(two.shape[1], one.shape[0]), full[ranks.queries])
     count = np.atleast_1d(tiles(full[ranks.queries], across))
     candidates = divisor_table(count)
-    wider = _with_axis(cascade, architecture, full)
+    plain = Mapping(cascade, architecture, full, ())
+    wider = with_candidate_axis(plain)
     trial = _phase(options, wider, ranks, candidates, across=np.asarray(across)[..., None])
     memory = architecture.memories[1]
     fits = footprint_bytes(wider, trial, memory.name) <= np.asarray(memory.size_bytes)[..., None]
     p1 = np.where(fits, candidates, 1.0).max(axis=-1)
-    plain = Mapping(cascade, architecture, full, ())
     phase = _phase(options, plain, ranks, p1, across)
-    notes = [
-        f"P1={int(p)}, P2={int(n)}"
-        for p, n in zip(p1, np.broadcast_to(count / p1, p1.shape), strict=True)
-    ]
-    return replace(plain, phases=(PhaseChoice((phase,)),), notes=np.array(notes, dtype=object))
-
-
-def _with_axis(
-    cascade: Cascade, architecture: Architecture, shape: MappingABC[str, Number]
-) -> Mapping:
-    """The same points with a last axis for candidates."""
-    return Mapping(
-        cascade,
-        architecture.with_numbers(lambda n: np.asarray(n)[..., None]),
-        {k: np.asarray(v)[..., None] for k, v in shape.items()},
-        (),
-    )
+    inner = np.broadcast_to(full[ranks.inner], p1.shape)
+    chosen = {f"{ranks.queries}1": p1, f"{ranks.queries}2": count / p1, ranks.inner: inner}
+    notes: Any = ""
+    for name, value in chosen.items():
+        text = np.char.add(f"{name}=", np.asarray(value).astype(np.int64).astype(str))
+        notes = text if isinstance(notes, str) else np.char.add(np.char.add(notes, ", "), text)
+    return replace(plain, phases=(PhaseChoice((phase,)),), notes=notes.astype(object))
 
 
 def _phase(options: Options, on: Mapping, ranks: _Ranks, p1: Number, across: Number) -> Phase:
@@ -254,4 +244,4 @@ def _same_tile(cascade: Cascade, einsum: Einsum) -> list[Einsum]:
     return found
 
 
-__all__ = ["NAME", "Options", "Residency", "place"]
+__all__ = ["NAME", "Options", "place"]

@@ -128,7 +128,8 @@ def _count(
         if residency.in_place_of is None:
             words = product(use.mapping.loops[position:], use.ranks) * tile.copies
             names = tuple(loop.name for loop in use.mapping.loops[:position])
-            key = (tile.memory, use.tensor, names)
+            owner = () if position <= use.mapping.shared else (use.mapping.einsum,)
+            key = (tile.memory, use.tensor, names + owner)
             held = result.footprint_words.get(key, np.float64(0))
             result.footprint_words[key] = np.where(when, np.maximum(held, words), held)
     # the array's side: the memory nearest to the arrays
@@ -143,8 +144,10 @@ def _count(
         position = use.mapping.position(tile.below)
         names = tuple(loop.name for loop in use.mapping.loops[:position])
         once = (use.tensor, tile.memory, names, use.writes, option)
-        if not (position <= use.mapping.shared and once in fetched):
-            fetched.add(once)
+        common = position <= use.mapping.shared
+        if not (common and once in fetched):
+            if common:
+                fetched.add(once)
             _transfer(result, architecture, shape, use, tile, outside, when)
         outside = tile.memory
 

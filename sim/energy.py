@@ -20,7 +20,10 @@ Accounting = Literal["full", "artifact"]
 
 _REGISTER_ACCESSES = {"mac": 4.0}
 _REGISTER_ACCESSES_ELSE = 3.0
-"""Words read and written by an operation: two operands and a result; a MAC reads its sum too."""
+"""Words read and written by an operation: two operands and a result; a MAC reads its sum too.
+
+An assumption of this project (operands from the PE's own registers, no forwarding); FuseMax
+publishes no such count."""
 
 
 def energy_terms(

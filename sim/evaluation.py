@@ -287,7 +287,12 @@ def _whole(mapping: MappingOf) -> Sequence[Objection]:
     cascade = mapping.cascade
     names = {e.name for e in computing(cascade)}
     found = []
-    placed = [{m.einsum for m in choice.options[0].einsums} for choice in mapping.phases]
+    placed = []
+    for choice in mapping.phases:
+        alike = [{m.einsum for m in option.einsums} for option in choice.options]
+        if any(names_of != alike[0] for names_of in alike):
+            raise ValueError("the options of a phase place different Einsums")
+        placed.append(alike[0])
     counts = {name: sum(name in phase for phase in placed) for name in names}
     wrong = sorted(name for name, count in counts.items() if count != 1)
     if wrong:

@@ -74,6 +74,8 @@ def _residency(mapping: Mapping, phase: Phase) -> Iterator[str]:
                 levels and levels[0] < order.index(residency.home)
             ):
                 yield f"the tiles of {tensor} are not ordered from its home inwards"
+            if residency.home != order[0] and residency.home not in memories[:1]:
+                yield f"{tensor} lives in {residency.home}: a tile must say how much of it there"
             for tile in residency.of(einsum):
                 at = use.mapping.position(tile.below)
                 if at > len(use.mapping.temporal):

@@ -16,7 +16,7 @@ import numpy as np
 
 from archs import Architecture
 from einsum_cascade import Cascade, PassAnalysis, analyze_passes
-from sim.accesses import Tally, Use, uses
+from sim.accesses import Tally, Use, generation_ranks, uses
 from sim.mapping import IN_ARRAY, EinsumMapping, Loop, Mask, Number, Phase
 from sim.nest import product
 
@@ -53,6 +53,7 @@ def objections(
         yield from _nest(cascade, architecture, shape, mapping)
     yield from _fusion(cascade, phase)
     yield from _schedule(cascade, phase)
+    yield from _states(cascade, architecture, phase)
     yield from _homes(cascade, architecture, phase)
     yield from _capacity(architecture, phase, tally)
 
@@ -160,7 +161,6 @@ def _schedule(cascade: Cascade, phase: Phase) -> Iterator[Objection]:
                 yield Objection(
                     True, f"{einsum} is in {names[einsum]} steps and {placed} nests of {phase.name}"
                 )
-        return
     by_output = {m.einsum: m for m in phase.einsums}
     for reader in phase.einsums:
         for access in cascade.einsum(reader.einsum).operands:
@@ -189,9 +189,18 @@ def _homes(cascade: Cascade, architecture: Architecture, phase: Phase) -> Iterat
         )
         for option in phase.residency[tensor]:
             home = option.residency.home
-            if home == outermost:
+            handed = {u.mapping.einsum for u in users if not u.writes}
+            handed &= option.residency.handed_to
+            if handed and not here:
+                yield Objection(
+                    option.when,
+                    f"{tensor} is handed to {', '.join(sorted(handed))}, but nothing of phase "
+                    f"{phase.name} makes it",
+                )
+            if home == outermost and not handed:
                 continue
-            if (external or cascade.tensors[tensor].role != "intermediate") and np.any(option.when):
+            leaves = external or cascade.tensors[tensor].role != "intermediate"
+            if leaves and home != outermost and np.any(option.when):
                 yield Objection(
                     option.when,
                     f"{tensor} is exchanged with another phase, so it cannot live in {home}",
@@ -203,7 +212,10 @@ def _homes(cascade: Cascade, architecture: Architecture, phase: Phase) -> Iterat
                 )
             for writer in (u for u in users if u.writes):
                 for reader in (u for u in users if not u.writes):
-                    if home == IN_ARRAY or reader.mapping.einsum in option.residency.handed_to:
+                    direct = reader.mapping.einsum in option.residency.handed_to
+                    if home == outermost and not direct:
+                        continue
+                    if home == IN_ARRAY or direct:
                         kept = home != IN_ARRAY
                         problem = _forwarding(cascade, architecture, tensor, writer, reader, kept)
                     else:
@@ -290,6 +302,52 @@ def _forwarding(
     )
 
 
+def _states(cascade: Cascade, architecture: Architecture, phase: Phase) -> Iterator[Objection]:
+    """A running value is there when its next generation is made, and generations follow in time."""
+    writers = {m.einsum: m for m in phase.einsums}
+    for use in uses(cascade, phase):
+        m = use.mapping
+        for rank in generation_ranks(cascade, use.tensor):
+            at = [i for i, loop in enumerate(m.loops) if loop.rank == rank]
+            for i in at:
+                if m.loops[i].spatial:
+                    yield Objection(
+                        m.loops[i].extent > 1,
+                        f"{m.einsum} spreads the iterative rank {rank} over PEs, but each "
+                        f"generation of {use.tensor} needs the one before",
+                    )
+            if not at:
+                continue
+            writer = writers.get(use.tensor)
+            if writer is not None and _common(writer, m) <= at[0] and writer is not m:
+                yield Objection(
+                    m.loops[at[0]].extent > 1,
+                    f"{m.einsum} reads each generation of {use.tensor}, but does not share the "
+                    f"loop over {rank} in which {writer.einsum} replaces it",
+                )
+            for option in phase.residency[use.tensor]:
+                tiles = option.residency.of(m.einsum)
+                if option.residency.home == IN_ARRAY:
+                    spatial = [loop for loop in m.loops if loop.spatial]
+                    each = product(m.loops[at[0] :], use.ranks) / product(spatial, use.ranks)
+                    registers = architecture.array(m.array).register_words
+                    yield Objection(
+                        (each > registers) & np.asarray(option.when),
+                        f"a generation of {use.tensor} needs {{:g}} words of registers in each PE "
+                        f"of array {m.array}, and there are {{:g}}",
+                        (each, registers),
+                    )
+                elif tiles and option.residency.home == tiles[0].memory:
+                    between = m.loops[at[0] : m.position(tiles[0].below)]
+                    lost = product(between, use.ranks)
+                    yield Objection(
+                        (lost > 1) & np.asarray(option.when),
+                        f"the tile of {use.tensor} below {tiles[0].below} holds a part of a "
+                        f"generation only: the rest is overwritten before its loop over {rank} "
+                        f"comes round",
+                    )
+
+
 def _order(m: EinsumMapping, common: int, writer: Use) -> list[str]:
     """The ranks of a tensor in the order in which the loops below the shared ones go over them."""
     ranks = [loop.rank for loop in m.loops[common:] if loop.rank in writer.ranks]
@@ -297,15 +355,20 @@ def _order(m: EinsumMapping, common: int, writer: Use) -> list[str]:
 
 
 def _capacity(architecture: Architecture, phase: Phase, tally: Tally) -> Iterator[Objection]:
-    """The tiles fit, or the mapping says what is spilled."""
-    if phase.spilled:
-        return
+    """The tiles fit, but for those of tensors that the mapping says may spill."""
+    spills: dict[str, Mask] = {}
+    for (_, tensor), when in phase.spilled.items():
+        spills[tensor] = spills.get(tensor, False) | np.asarray(when)
     for memory in architecture.memories[1:]:
-        need = tally.footprint(memory.name) * architecture.word_bytes
-        have = memory.size_bytes
-        tiles = [(t, w) for (m, t, _), w in tally.footprint_words.items() if m == memory.name]
+        tiles = [
+            (tensor, np.where(spills.get(tensor, False), 0.0, words))
+            for (name, tensor, *_), words in tally.footprint_words.items()
+            if name == memory.name
+        ]
         if not tiles:
             continue
+        need = sum(words for _, words in tiles) * architecture.word_bytes
+        have = memory.size_bytes
         tensor, words = max(tiles, key=lambda tile: float(np.max(tile[1])))
         yield Objection(
             need > have,

@@ -115,7 +115,7 @@ def test_mistakes_say_where_and_what(text, tmp_path):
 @pytest.mark.parametrize(("overrides", "message"), [
     ({"clock_hz": np.nan}, "clock_hz must be at least"),
     ({"array_dim": 2.5}, r"shape.0 must be a whole number, found 2.5"),
-    ({"array_dim": np.array([16, -16])}, "must be at least 1, found -16"),
+    ({"array_dim": np.array([16, -16])}, "array_dim must be at least 0, found -16"),
 ])  # fmt: skip
 def test_swept_values_are_checked_too(overrides, message):
     with pytest.raises(InputError, match=message):

@@ -176,6 +176,25 @@ def test_own_files_relative_to_the_spec(tmp_path):
     assert ours["reason"].null_count() == ours.height
 
 
+def test_arrays_of_other_names_have_their_utilization_columns(tmp_path):
+    source = experiment_file("fusemax").parents[1] / "archs/fusemax-cloud.yaml"
+    text = source.read_text().replace("  2d:", "  tensor:").replace("  1d:", "  vector:")
+    text = text.replace("{from: 2d, to: 1d", "{from: tensor, to: vector")
+    (tmp_path / "other.yaml").write_text(text.replace("name: fusemax-cloud", "name: other"))
+    plain = run_file(write(tmp_path, SMALL))
+    other = run_file(
+        write(tmp_path, SMALL.replace("fusemax-cloud", "other.yaml"), "other-spec.yaml")
+    )
+    ours = pl.col("design") == "Ours"
+    for dimensions, name in (("2d", "tensor"), ("1d", "vector")):
+        found = other.filter(ours)
+        assert found[f"util_{dimensions}"].to_list() == found[f"util_{name}"].to_list()
+        assert (
+            found[f"util_{dimensions}"].to_list()
+            == plain.filter(ours)[f"util_{dimensions}"].to_list()
+        )
+
+
 def test_inline_architecture_overrides_single_values(tmp_path):
     inline = "{extends: fusemax-cloud, memories: {DRAM: {bandwidth_bytes_per_s: 1 GiB/s}}}"
     plain, slow = (

@@ -7,6 +7,7 @@ import pytest
 from archs import load_architecture
 from einsum_cascade import parse_cascade
 from sim import (
+    IN_ARRAY,
     EinsumMapping,
     Loop,
     Mapping,
@@ -85,4 +86,39 @@ def test_an_einsum_between_two_that_share_a_loop_shares_it_too():
     assert (
         "Z stands between Einsums that share loop r, which it does not share"
         in (found.infeasible[0])
+    )
+
+
+RUN = """
+name: run
+ranks: {K: {about: steps}, N: columns}
+inputs: ["A[k,n]"]
+outputs: [Z]
+initialization: ["S[0,n] = 0"]
+body: ["S[k+1,n] = S[k,n] + A[k,n]"]
+final: ["Z[n] = S[K,n] * S[K,n]"]
+iterate: {rank: K, stop: k >= K}
+"""
+
+
+def running(*loops, home, shared=0):
+    architecture = load_architecture("fusemax-cloud").resolve()
+    nests = (
+        EinsumMapping("S", "1d", tuple(Loop(*loop) for loop in loops), shared),
+        EinsumMapping("Z", "1d", (Loop("n", "N", 1024.0),)),
+    )
+    residency = {"A": always("DRAM"), "Z": always("DRAM"), "S": home}
+    phase = PhaseChoice((Phase("p", nests, residency),))
+    mapping = Mapping(parse_cascade(RUN), architecture, {"K": 64, "N": 1024}, (phase,))
+    return evaluate(mapping).infeasible[0]
+
+
+def test_running_values_live_until_their_next_generation():
+    k, n = ("k", "K", 64.0), ("n", "N", 1024.0)
+    assert running(k, n, home=always("buffer", Tile("buffer", None))) is None
+    part = running(k, n, home=always("buffer", Tile("buffer", "n")))
+    assert "holds a part of a generation only" in part
+    assert "registers in each PE" in running(k, n, home=always(IN_ARRAY))
+    assert "spreads the iterative rank K over PEs" in running(
+        n, (*k, True), home=always("buffer", Tile("buffer", None))
     )

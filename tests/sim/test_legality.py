@@ -103,11 +103,11 @@ def test_legal_mappings_of_that_example_pay_for_their_passes(mapper, factor):
         mapper,
         mappers.check_options(mapper, {}),
         cascade=cascade,
-        architecture=load_architecture(SMALL).resolve(),
+        architecture=load_architecture({**SMALL, "parameters": {"array_dim": 32}}).resolve(),
         shape=SHAPE,
     )
     found = evaluate(placed)
-    assert found.infeasible[0] is None
+    assert found.infeasible[0] is None, found.infeasible[0]
     assert found.traffic_bytes[0] >= factor * 8_396_800 * 0.99
 
 
