@@ -169,26 +169,41 @@ def _product_nest(
 def _chain(
     mapping: Mapping, fused: Fused, outer: tuple[Loop, ...], rows: Number
 ) -> tuple[EinsumMapping, ...]:
-    """The Einsums that are no products: on the 1D array, a row at a time, spread along the row."""
+    """The Einsums that are no products: on the 1D array, a row at a time, spread along the row.
+
+    Those that need the second product go over the rows again, when it has gone over all of them.
+    """
     cascade, shape = mapping.cascade, mapping.shape
     _, one = arrays(mapping.architecture, NAME)
     p = fused.first.rows
-    around = (*outer, Loop(f"{p}r", p, rows))
-    placed = {loop.rank for loop in around}
+    after = _after_second(fused)
     nests = []
     for einsum in computing(cascade):
         if einsum.name in (fused.first.einsum, fused.second.einsum):
             continue
+        around = (*outer, Loop(f"{p}s" if einsum.name in after else f"{p}r", p, rows))
+        placed = {loop.rank for loop in around}
         own = [r for r in einsum.ranks if r not in placed]
         if p not in einsum.ranks or len(own) > 1:
             raise refuse(cascade, NAME, f"a chain row by row, unlike {einsum.name}")
-        loops = around
+        loops: tuple[Loop, ...] = around
         for rank in own:
             width = np.minimum(one.shape[0], shape[rank])
             loops += split(rank, (f"{rank}1", tiles(shape[rank], width)))
             loops += split(rank, (f"{rank}0", width), spatial=True)
         nests.append(EinsumMapping(einsum.name, one.name, loops, len(around), "pipelined"))
     return tuple(nests)
+
+
+def _after_second(fused: Fused) -> set[str]:
+    """The Einsums that need the second product's result, directly or not."""
+    found: set[str] = set()
+    made = {fused.second.z}
+    for einsum in fused.cascade.order:
+        if made & {access.tensor for access in einsum.operands}:
+            found.add(einsum.name)
+            made.add(einsum.output.tensor)
+    return found
 
 
 def _residency(
@@ -234,6 +249,7 @@ def _residency(
         Option(off & ~complete, Residency(outermost, (fiber,), tiles_of=ends)),
     )
     last = {fused.second.einsum: stage_2[x]}
+    after = _after_second(fused)
     for tensor in (e.output.tensor for e in computing(cascade)):
         if tensor in result:
             continue
@@ -253,6 +269,8 @@ def _residency(
             )
         elif not readers:
             result[tensor] = always(outermost)
+        elif tensor not in after and readers & after:
+            result[tensor] = always(buffer, row_tile)  # it waits for the second product
         elif readers <= handed or fused.first.columns not in cascade.tensors[tensor].ranks:
             result[tensor] = always(IN_ARRAY)
         else:

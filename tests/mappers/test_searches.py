@@ -211,3 +211,16 @@ def test_cascades_of_another_form_are_refused(mapper, cascade):
     shape = {k: v for k, v in {**SHAPE, "K": 64, "R": 64, "N": 64}.items() if k in ranks}
     with pytest.raises(InputError, match=f"mapper '{mapper}' cannot place cascade '{cascade}'"):
         placed(cascade, "fusemax-cloud", mapper, {}, shape)
+
+
+def test_a_deferred_division_follows_the_second_product_row_tile_by_row_tile():
+    """F divisions a query in place of M: the 1D array is left with three of its four Einsums."""
+    plain, deferred = (
+        evaluate(placed(f"attention-3pass{kind}", "flat-cloud", "flat", {}, SHAPE))
+        for kind in ("", "-deferred")
+    )
+    assert deferred.infeasible[0] is None
+    cycles = 2 * 4 * 4096 * (3 * 4096 / 256 + 1)  # 64 divisions of a query fill a part of the lanes
+    assert deferred.busy_s["1d"] == pytest.approx(cycles / 940e6)
+    assert deferred.busy_s["1d"][0] < 0.78 * plain.busy_s["1d"][0]
+    assert deferred.traffic_bytes[0] == plain.traffic_bytes[0] == deferred.lower_bound_bytes[0]
