@@ -195,20 +195,6 @@ def test_tiles_beyond_the_capacity():
     assert "need 4,096 bytes of buffer, which has 4,000: 96 bytes are missing" in reason
 
 
-def test_forwarding_between_arrays_that_are_not_linked():
-    cascade = workloads.cascade("attention-3pass")
-    phase = softmax_fused_on_m()
-    phase = replace(phase, residency={**phase.residency, "A": always(IN_ARRAY)})
-    found = evaluated(cascade, (PhaseChoice((phase,)),))
-    # the fusion is named first; without its loops shared, the link is what is missing
-    assert "fused" in only_reason(found)
-    apart = tuple(replace(m, shared=3) for m in phase.einsums)
-    reason = only_reason(evaluated(cascade, (PhaseChoice((replace(phase, einsums=apart),)),)))
-    assert "A is handed from A on array 1d to AV on array 2d, which are not linked" in reason or (
-        "overwritten" in reason
-    )
-
-
 def test_arrays_that_share_no_loop_do_not_overlap():
     """Unfused kernels in one phase would count the longest of them, not their sum."""
     cascade = workloads.cascade("attention-3pass")
