@@ -113,9 +113,6 @@ class GrowSchema(Strict):
     at_most: int = Field(default=20, ge=1, le=60)
 
 
-Derived = GrowSchema | Formula
-
-
 def _derived(raw: Any) -> Any:
     return GrowSchema.model_validate(raw) if isinstance(raw, dict) else _expression(raw)
 
