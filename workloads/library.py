@@ -6,20 +6,26 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from einsum_cascade import Cascade, load_cascade
 from einsum_cascade.source import Document, InputError, check, parse_yaml, read_yaml
 from workloads.models import Model
 
+Kind = Literal["attention", "layers", "examples"]
 
-def list_cascades() -> tuple[str, ...]:
-    """Names of the packaged cascades.
 
-    >>> "attention-1pass" in list_cascades()
-    True
+def list_cascades(kind: Kind | None = None) -> tuple[str, ...]:
+    """Names of the packaged cascades: all, or those of one kind (a folder of `cascades/`).
+
+    `attention`: every variant of attention; `layers`: the rest of a network; `examples`: cascades
+    that explain something.
+
+    >>> "attention-1pass" in list_cascades("attention"), list_cascades("examples")[-1]
+    (True, 'pedagogical-3')
     """
-    return _names("cascades")
+    found = _names("cascades")
+    return found if kind is None else tuple(n for n in found if _folder("cascades")[n] == kind)
 
 
 def list_models() -> tuple[str, ...]:
@@ -59,9 +65,20 @@ def model(source: str | Path | Mapping[str, Any], base: str | Path | None = None
 
 
 @cache
+def _folder(kind: str) -> dict[str, str]:
+    """The folder (`""`: none) inside of `kind` that each packaged file lies in, by its name."""
+    top = files("workloads") / kind
+    found: dict[str, str] = {}
+    for folder in ("", *(entry.name for entry in top.iterdir() if entry.is_dir())):
+        for entry in (top / folder if folder else top).iterdir():
+            if entry.name.endswith(".yaml"):
+                found[entry.name.removesuffix(".yaml")] = folder
+    return found
+
+
+@cache
 def _names(kind: str) -> tuple[str, ...]:
-    entries = (files("workloads") / kind).iterdir()
-    return tuple(sorted(e.name.removesuffix(".yaml") for e in entries if e.name.endswith(".yaml")))
+    return tuple(sorted(_folder(kind)))
 
 
 @cache
@@ -75,8 +92,9 @@ def _packaged_model(name: str) -> Model:
 
 
 def _packaged(kind: str, name: str) -> Document:
-    text = (files("workloads") / kind / f"{name}.yaml").read_text(encoding="utf-8")
-    return parse_yaml(text, f"workloads/{kind}/{name}.yaml")
+    path = "/".join(filter(None, (kind, _folder(kind)[name], f"{name}.yaml")))
+    text = (files("workloads") / path).read_text(encoding="utf-8")
+    return parse_yaml(text, f"workloads/{path}")
 
 
 def _find(kind: str, name_or_path: str | Path, base: str | Path | None) -> str | Path:
