@@ -134,6 +134,21 @@ class Affine:
         """A constant that a shape symbol sets, such as `M1`."""
         return self.is_constant and bool(self.symbols)
 
+    def substitute(self, indices: Mapping[str, Affine]) -> Affine:
+        """The same with other index expressions in place of its variables.
+
+        >>> m = Affine.of_variable("p") + Affine.of_variable("k")
+        >>> str(m.substitute({"p": Affine.of_variable("q") * Affine.of_number(2)}))
+        '2*q+k'
+        """
+        total = Affine(())
+        for term in self.terms:
+            factor = Affine((Term("", term.symbols, term.coefficient),))
+            if term.variable:
+                factor = factor * indices.get(term.variable, Affine.of_variable(term.variable))
+            total = total + factor
+        return total
+
     def evaluate(self, shape: Mapping[str, Any], coordinates: Mapping[str, Any]) -> Any:
         """The coordinate, broadcast over the integers and arrays that are given."""
         total: Any = 0

@@ -20,22 +20,33 @@ from einsum_cascade.cascade import (
     Cascade,
     Condition,
     Coordinate,
+    DataCondition,
     Einsum,
+    Gather,
     Node,
     Number,
     Tensor,
     nodes,
 )
 from einsum_cascade.checking import check_cascade
-from einsum_cascade.declarations import Names, Statement, declare_inputs, declare_ranks, statements
+from einsum_cascade.declarations import (
+    UNARY,
+    Names,
+    Statement,
+    declare_defaults,
+    declare_inputs,
+    declare_occupancy,
+    declare_ranks,
+    statements,
+)
 from einsum_cascade.definitions import declare_outputs, define_tensors
-from einsum_cascade.notation import Raw, RawAccess, RawCall, RawNumber
+from einsum_cascade.notation import Raw, RawAccess, RawCall, RawNumber, reads_tensor
 from einsum_cascade.schema import CascadeSpec
 from einsum_cascade.source import Document, InputError, check, parse_yaml, read_yaml
 
-_UNARY = ("exp", "log", "sqrt")
 _NARY = ("max", "min")
-_OPERATORS = (*_NARY, *_UNARY)
+_OPERATORS = (*_NARY, "pow", *UNARY)
+_SYMBOLS = ("add", "sub", "mul", "div", "neg", "floordiv", "mod", "lshift", "rshift")
 _REDUCTIONS = {
     "sum": "add",
     "+": "add",
@@ -82,10 +93,12 @@ def build(document: Document) -> Cascade:
         description=spec.description.strip(),
         source=spec.source.strip(),
         ranks=MappingProxyType(dict(names.ranks)),
-        parameters=MappingProxyType({n: about or "" for n, about in spec.parameters.items()}),
+        parameters=MappingProxyType({n: p.about for n, p in spec.parameters.items()}),
         functions=MappingProxyType(dict(names.functions)),
         tensors=MappingProxyType(tensors),
         einsums=einsums,
+        occupancy=MappingProxyType(declare_occupancy(spec, document, names, tensors)),
+        defaults=MappingProxyType(declare_defaults(spec, document, names)),
         file=document.file,
         place=document.place("name"),
     )
@@ -111,19 +124,22 @@ def _named(einsums: tuple[Einsum, ...]) -> tuple[Einsum, ...]:
 def _einsum(statement: Statement, names: Names, tensors: Mapping[str, Tensor]) -> Einsum:
     raw, locate = statement.raw, statement.locate
     resolver = _Resolver(statement, names, tensors)
-    output = Access(statement.tensor, statement.indices, locate(raw.output.column))
+    place = locate(raw.output.column)
+    output = Access(statement.tensor, statement.indices, place=place)
     expression = resolver.node(raw.expression)
+    on_data = [c for c in raw.filters if reads_tensor(c.left) or reads_tensor(c.right)]
+    on_coordinates = [c for c in raw.filters if c not in on_data]
     filters = tuple(
         Condition(resolver.affine(c.left), c.comparison, resolver.affine(c.right))
-        for c in raw.filters
+        for c in on_coordinates
+    )
+    data_filters = tuple(
+        DataCondition(resolver.node(c.left), c.comparison, resolver.node(c.right)) for c in on_data
     )
     on_left = output.variables
-    used: dict[str, None] = {}
-    for node in nodes(expression):
-        if isinstance(node, Access):
-            used.update(dict.fromkeys(node.variables))
-        elif isinstance(node, Coordinate):
-            used.update(dict.fromkeys(node.index.variables))
+    used = _variables(expression)
+    tested = [_variables(c.left) | _variables(c.right) for c in data_filters]
+    tested += [dict.fromkeys((*c.left.variables, *c.right.variables)) for c in filters]
     reduced = [v for v in used if v not in on_left]
     operator: str | None = "add" if reduced else None
     if raw.reduction is not None:
@@ -138,9 +154,7 @@ def _einsum(statement: Statement, names: Names, tensors: Mapping[str, Tensor]) -
                     locate(column),
                     allowed=reduced,
                 )
-            counted = not used or any(
-                name in (*c.left.variables, *c.right.variables) for c in filters
-            )
+            counted = not used or any(name in names_of for names_of in tested)
             if name not in used and not counted:
                 raise InputError(
                     f"{name!r} is reduced over but stands nowhere in the expression",
@@ -154,27 +168,39 @@ def _einsum(statement: Statement, names: Names, tensors: Mapping[str, Tensor]) -
                 locate(raw.reduction.column),
             )
         reduced = list(raw.reduction.variables)
-    for condition, written in zip(filters, raw.filters, strict=True):
-        both = (*condition.left.variables, *condition.right.variables)
-        foreign = [v for v in both if v not in on_left and v not in used]
+    for both, written in zip(tested, (*on_data, *on_coordinates), strict=True):
+        foreign = [v for v in both if v not in on_left and v not in reduced]
         if foreign:
             raise InputError(
                 f"the filter names {foreign[0]!r}, over which this Einsum does not iterate",
                 locate(written.column),
                 allowed=[*on_left, *reduced],
             )
+    read = [n for n in nodes(expression) if isinstance(n, Access)]
     return Einsum(
         name=statement.tensor,
         section=statement.section,
         output=output,
         expression=expression,
-        operands=tuple(dict.fromkeys(n for n in nodes(expression) if isinstance(n, Access))),
+        operands=tuple(dict.fromkeys((*read, *(a for c in data_filters for a in c.accesses)))),
         ranks=tuple(names.of_variable[v] for v in (*on_left, *reduced)),
         reduction_ranks=tuple(names.of_variable[v] for v in reduced),
         reduction=operator,
         filters=filters,
-        place=locate(raw.output.column),
+        data_filters=data_filters,
+        place=place,
     )
+
+
+def _variables(node: Node) -> dict[str, None]:
+    """The index variables of an expression, in order of appearance."""
+    found: dict[str, None] = {}
+    for each in nodes(node):
+        if isinstance(each, Access):
+            found.update(dict.fromkeys(each.variables))
+        elif isinstance(each, Coordinate):
+            found.update(dict.fromkeys(each.index.variables))
+    return found
 
 
 def _reduction_operator(statement: Statement, names: Names) -> str:
@@ -214,7 +240,7 @@ class _Resolver:
     def call(self, raw: RawCall) -> Node:
         place = self.locate(raw.column)
         arguments = [self.node(argument) for argument in raw.arguments]
-        if raw.operator in ("add", "sub", "mul", "div", "neg"):
+        if raw.operator in _SYMBOLS:
             return Call(raw.operator, tuple(arguments))
         if raw.operator in _NARY:
             if len(arguments) < 2:
@@ -224,8 +250,10 @@ class _Resolver:
                     place,
                 )
             return reduce(lambda a, b: Call(raw.operator, (a, b)), arguments)
-        if raw.operator in _UNARY:
+        if raw.operator in UNARY:
             arity = 1
+        elif raw.operator == "pow":
+            arity = 2
         elif raw.operator in self.names.functions:
             arity = self.names.functions[raw.operator]
         else:
@@ -259,11 +287,47 @@ class _Resolver:
                 f"{raw.name} has {_ranks(tensor)}, found {_count(len(indices), 'index')}", place
             )
         resolved = []
+        gathers = []
         for position, (rank, index) in enumerate(zip(tensor.ranks, indices, strict=True)):
-            affine = self.affine(index)
-            self._same_rank(tensor, position, rank, affine, index)
+            if reads_tensor(index):
+                gather = self.gather(position, index)
+                gathers.append(gather)
+                affine = gather.offset
+                for _, table in gather.tables:
+                    for variable in table.variables:
+                        if variable not in affine.variables:
+                            affine = affine + Affine.of_variable(variable)
+            else:
+                affine = self.affine(index)
+                self._same_rank(tensor, position, rank, affine, index)
             resolved.append(affine)
-        return Access(raw.name, tuple(resolved), place)
+        return Access(raw.name, tuple(resolved), tuple(gathers), place)
+
+    def gather(self, position: int, raw: Raw) -> Gather:
+        """An index with tables in it: affine in their entries."""
+        if isinstance(raw, RawAccess) and raw.indices is not None:
+            table = self.access(raw)
+            assert isinstance(table, Access)
+            return Gather(position, Affine(()), ((Affine.of_number(1), table),))
+        if not reads_tensor(raw):
+            return Gather(position, self.affine(raw), ())
+        assert isinstance(raw, RawCall)
+        parts = [self.gather(position, argument) for argument in raw.arguments]
+        scaled = [(i, p) for i, p in enumerate(parts) if not p.tables and p.offset.is_constant]
+        if raw.operator in ("add", "sub", "neg"):
+            last = parts[-1] if raw.operator == "add" else _scaled(parts[-1], Affine.of_number(-1))
+            if len(parts) == 1:
+                return last
+            return Gather(position, parts[0].offset + last.offset, parts[0].tables + last.tables)
+        if raw.operator == "mul" and scaled:
+            at, factor = scaled[0]
+            return _scaled(parts[1 - at], factor.offset)
+        raise InputError(
+            f"{raw.operator!r} cannot stand between tables in an index: only sums of tables and of "
+            "index variables, each times a constant",
+            self.locate(raw.column),
+            allowed=["+", "-", "*"],
+        )
 
     def _same_rank(self, tensor: Tensor, position: int, rank: str, index: Affine, raw: Raw) -> None:
         """A single variable must range over the rank that the tensor has there."""
@@ -280,6 +344,11 @@ class _Resolver:
                 allowed=[rank.lower()],
                 found=variable,
             )
+
+
+def _scaled(gather: Gather, factor: Affine) -> Gather:
+    tables = tuple((f * factor, table) for f, table in gather.tables)
+    return Gather(gather.position, gather.offset * factor, tables)
 
 
 def _ranks(tensor: Tensor) -> str:

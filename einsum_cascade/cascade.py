@@ -19,6 +19,8 @@ from einsum_cascade.source import InputError, Place
 if TYPE_CHECKING:
     import networkx as nx
 
+    from einsum_cascade.expression import Expression
+
 Section = Literal["initialization", "body", "final"]
 Role = Literal["input", "intermediate", "output"]
 Shape = Mapping[str, Any]
@@ -61,15 +63,42 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class Gather:
+    """An index that tables hold: the affine `offset` plus, for each table, factor times its entry.
+
+    `BK[b,n] = KC[T[b,n]]` has at position 0 the table `T[b,n]` with factor 1.
+    """
+
+    position: int
+    offset: Affine
+    tables: tuple[tuple[Affine, Access], ...]
+
+    def __str__(self) -> str:
+        texts = [str(t) if f == Affine.of_number(1) else f"{f}*{t}" for f, t in self.tables]
+        offset = str(self.offset)
+        if self.offset.terms:
+            texts.append(offset if offset.startswith("-") else f"+{offset}")
+        return "+".join(texts[: len(self.tables)]) + "".join(texts[len(self.tables) :])
+
+
+@dataclass(frozen=True)
 class Access:
-    """A tensor at affine indices."""
+    """A tensor at affine indices.
+
+    Where a table holds an index (`gathers`), `indices` has in its place the sum of all variables
+    that it depends on: what moves it, not where it points.
+    """
 
     tensor: str
     indices: tuple[Affine, ...]
+    gathers: tuple[Gather, ...] = ()
     place: Place | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
-        return f"{self.tensor}[{','.join(map(str, self.indices))}]" if self.indices else self.tensor
+        texts = list(map(str, self.indices))
+        for gather in self.gathers:
+            texts[gather.position] = str(gather)
+        return f"{self.tensor}[{','.join(texts)}]" if texts else self.tensor
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -103,11 +132,35 @@ Node = Number | Coordinate | Call | Access
 
 
 def nodes(node: Node) -> Iterator[Node]:
-    """`node` and all nodes below it, left to right."""
-    yield node
-    if isinstance(node, Call):
-        for argument in node.arguments:
-            yield from nodes(argument)
+    """`node` and all nodes below it, left to right; tables in an index stand behind its tensor."""
+    pending = [node]
+    while pending:
+        here = pending.pop()
+        yield here
+        if isinstance(here, Call):
+            pending += reversed(here.arguments)
+        elif isinstance(here, Access):
+            pending += [table for g in reversed(here.gathers) for _, table in reversed(g.tables)]
+
+
+def reads_data(node: Node) -> bool:
+    """Whether the value depends on a tensor; what does not is known before the run."""
+    return any(isinstance(each, Access) for each in nodes(node))
+
+
+@dataclass(frozen=True)
+class DataCondition:
+    """A filter on data: `left comparison right`, expressions that read tensors."""
+
+    left: Node
+    comparison: str
+    right: Node
+
+    @property
+    def accesses(self) -> tuple[Access, ...]:
+        """The tensors that are read."""
+        both = (*nodes(self.left), *nodes(self.right))
+        return tuple(dict.fromkeys(n for n in both if isinstance(n, Access)))
 
 
 @dataclass(frozen=True)
@@ -122,12 +175,12 @@ class Condition:
         return f"{self.left} {self.comparison} {self.right}"
 
 
-_COST = {"sub": "add", "neg": "add"}
+_COST = {"sub": "add", "neg": "add", "lshift": "shift", "rshift": "shift"}
 
 
 @dataclass(frozen=True)
 class Einsum:
-    """One Einsum: output, expression, reduction, filters.
+    """One Einsum: output, expression, reduction, filters on coordinates and on data.
 
     `name` is the output tensor's name, with `.init` for an initialization of a tensor that the body
     defines. `ranks` is the iteration space, output ranks first.
@@ -142,6 +195,7 @@ class Einsum:
     reduction_ranks: tuple[str, ...]
     reduction: str | None
     filters: tuple[Condition, ...] = ()
+    data_filters: tuple[DataCondition, ...] = ()
     place: Place | None = field(default=None, compare=False, repr=False)
 
     @cached_property
@@ -149,16 +203,18 @@ class Einsum:
         """Operations per point of the iteration space, by kind.
 
         A subtraction or a change of sign is an `add`. A product that the reduction sums is one
-        `mac`; any other reduction operator costs one operation a point.
+        `mac`; any other reduction operator costs one operation a point. What reads no tensor is
+        known before the run and costs nothing.
         """
         counts: dict[str, int] = {}
         for node in nodes(self.expression):
-            if isinstance(node, Call):
+            if isinstance(node, Call) and reads_data(node):
                 kind = _COST.get(node.operator, node.operator)
                 counts[kind] = counts.get(kind, 0) + 1
         if self.reduction is not None:
             top = self.expression
-            if self.reduction == "add" and isinstance(top, Call) and top.operator == "mul":
+            product = isinstance(top, Call) and top.operator == "mul" and reads_data(top)
+            if self.reduction == "add" and product:
                 counts["mul"] -= 1
                 counts["mac"] = 1
             else:
@@ -168,7 +224,8 @@ class Einsum:
     @property
     def is_view(self) -> bool:
         """A pure re-indexing of one tensor, such as `BK[e,m1,m0] = K[e, m1*M0+m0]`: no cost."""
-        return isinstance(self.expression, Access) and self.reduction is None
+        plain = isinstance(self.expression, Access) and self.reduction is None
+        return plain and not self.data_filters
 
     @property
     def is_constant(self) -> bool:
@@ -183,7 +240,12 @@ class Einsum:
 
 @dataclass(frozen=True, eq=False)
 class Cascade:
-    """Einsums in the order of the text, with the tensors and ranks that they use."""
+    """Einsums in the order of the text, with the tensors and ranks that they use.
+
+    `occupancy` holds, for a tensor that data filters read, the expected share of the points at
+    which they hold (several: a measured distribution). `defaults` are extents and parameters to
+    take where a shape gives none.
+    """
 
     name: str
     description: str
@@ -193,6 +255,8 @@ class Cascade:
     functions: Mapping[str, int]
     tensors: Mapping[str, Tensor]
     einsums: tuple[Einsum, ...]
+    occupancy: Mapping[str, tuple[Expression, ...]] = field(default_factory=dict)
+    defaults: Mapping[str, Expression] = field(default_factory=dict)
     file: str = "<text>"
     place: Place | None = field(default=None, repr=False)
 

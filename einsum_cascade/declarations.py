@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from einsum_cascade.affine import Affine
 from einsum_cascade.cascade import Rank, Section, Tensor
+from einsum_cascade.expression import Expression
 from einsum_cascade.notation import (
     Locate,
     Raw,
@@ -22,6 +23,9 @@ from einsum_cascade.source import Document, InputError, Place
 
 _RANK = re.compile(r"[A-Z][A-Z0-9_]*")
 _SECTIONS: tuple[Section, ...] = ("initialization", "body", "final")
+UNARY = ("exp", "exp2", "log", "log2", "sqrt", "abs", "floor", "round", "tanh")
+"""Built-in functions of one argument."""
+BUILT_IN = ("max", "min", "pow", "sum", "product", *UNARY)
 _RESERVED = ("over", "of", "where", "and", "inf", "OVER")
 
 
@@ -143,7 +147,7 @@ def declare_ranks(spec: CascadeSpec, document: Document) -> Names:
         {rank.variable: name for name, rank in ranks.items()},
     )
     for name in spec.functions:
-        if name in ("max", "min", "exp", "log", "sqrt", "sum", "product"):
+        if name in BUILT_IN:
             raise InputError(f"{name!r} is built in", document.place("functions", name))
     return replace(names, ranks=_iterative(spec, document, names))
 
@@ -228,6 +232,37 @@ def declare_inputs(spec: CascadeSpec, document: Document, names: Names) -> dict[
         extents = tuple(map(Affine.of_symbol, ranks))
         tensors[access.name] = Tensor(access.name, tuple(ranks), "input", extents, locate(0))
     return tensors
+
+
+def declare_defaults(spec: CascadeSpec, document: Document, names: Names) -> dict[str, Expression]:
+    """Extents and parameters to take where a shape gives none."""
+    found = {}
+    for key, given in (("ranks", spec.ranks), ("parameters", spec.parameters)):
+        for name, each in given.items():
+            if each.default is not None:
+                _check_names(each.default, names, document.place(key, name, "default"))
+                found[name] = each.default
+    return found
+
+
+def declare_occupancy(
+    spec: CascadeSpec, document: Document, names: Names, tensors: Mapping[str, Tensor]
+) -> dict[str, tuple[Expression, ...]]:
+    """The expected share of the points at which filters on a tensor's data hold."""
+    for name, shares in spec.occupancy.items():
+        place = document.place("occupancy", name)
+        if name not in tensors:
+            raise InputError(f"unknown tensor {name!r}", place, allowed=tensors, found=name)
+        for share in shares:
+            _check_names(share, names, place)
+    return {name: tuple(shares) for name, shares in spec.occupancy.items()}
+
+
+def _check_names(rule: Expression, names: Names, place: Place) -> None:
+    for name in sorted(rule.names - names.symbols):
+        raise InputError(
+            f"unknown rank or parameter {name!r}", place, allowed=sorted(names.symbols), found=name
+        )
 
 
 def check_new_name(name: str, names: Names, has_ranks: bool, place: Place | None) -> None:

@@ -14,9 +14,18 @@ from typing import Any
 import numpy as np
 
 from einsum_cascade.affine import Affine
-from einsum_cascade.cascade import Access, Call, Cascade, Coordinate, Einsum, Node, Number
+from einsum_cascade.cascade import (
+    Access,
+    Call,
+    Cascade,
+    Coordinate,
+    Einsum,
+    Gather,
+    Node,
+    Number,
+)
 from einsum_cascade.dependencies import feeds_itself, recurrences
-from einsum_cascade.filters import holds
+from einsum_cascade.filters import COMPARE, holds
 from einsum_cascade.shapes import iteration_ranges, resolve_shape
 from einsum_cascade.source import InputError
 
@@ -31,8 +40,19 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "neg": np.negative,
     "max": np.maximum,
     "min": np.minimum,
+    "floordiv": np.floor_divide,
+    "mod": np.mod,
+    "lshift": np.left_shift,
+    "rshift": np.right_shift,
+    "pow": np.power,
     "exp": np.exp,
+    "exp2": np.exp2,
     "log": np.log,
+    "log2": np.log2,
+    "abs": np.abs,
+    "floor": np.floor,
+    "round": np.round,
+    "tanh": np.tanh,
     "sqrt": np.sqrt,
 }
 _IDENTITY = {"add": 0, "mul": 1, "max": -np.inf, "min": np.inf}
@@ -209,7 +229,7 @@ class _Space:
     def reduced(self) -> Array:
         """The value on the output's axes."""
         einsum = self.einsum
-        if einsum.reduction == "add" and not einsum.filters:
+        if einsum.reduction == "add" and not einsum.filters and not einsum.data_filters:
             return self._contracted()
         value = self.value(einsum.expression)
         mask = self._mask()
@@ -238,6 +258,17 @@ class _Space:
         return np.asarray(fold(function, (flat[..., i] for i in range(flat.shape[-1]))))
 
     def _mask(self) -> Array | None:
+        """Where all filters hold; where those on coordinates do not, data is not looked at."""
+        if not (self.einsum.filters or self.einsum.data_filters):
+            return None
+        mask = self._coordinate_mask()
+        found = np.bool_(True) if mask is None else mask
+        for condition in self.einsum.data_filters:
+            left, right = self.value(condition.left), self.value(condition.right)
+            found = found & COMPARE[condition.comparison](left, right)
+        return np.asarray(found)
+
+    def _coordinate_mask(self) -> Array | None:
         if not self.einsum.filters:
             return None
         return np.asarray(holds(self.einsum.filters, self.run.shape, self.grid()))
@@ -283,6 +314,7 @@ class _Space:
             array.shape[i] == self.sizes[a] and self.ranges[self.names[a]][0] == 0
             for i, a in enumerate(axes)
         )
+        plain = plain and not access.gathers
         if plain:  # no copy: only the axes are put in order
             form = [1] * len(self.names)
             for axis in axes:
@@ -290,14 +322,32 @@ class _Space:
             return array.transpose(np.argsort(axes)).reshape(form)
         return self._gather(access, array)
 
+    def _gathered(self, gather: Gather, grid: Mapping[str, Any]) -> Array:
+        """The coordinates that tables hold."""
+        total = np.asarray(gather.offset.evaluate(self.run.shape, grid))
+        for factor, table in gather.tables:
+            entries = self._read(table)
+            if entries.dtype.kind not in "iu":
+                if not np.all(entries == np.floor(entries)):
+                    raise InputError(
+                        f"the table {table.tensor} holds {entries.dtype} numbers that are no "
+                        "coordinates: integers are",
+                        table.place,
+                    )
+                entries = entries.astype(np.int64)
+            total = total + factor.evaluate(self.run.shape, {}) * entries
+        return np.asarray(total)
+
     def _gather(self, access: Access, array: Array) -> Array:
         grid = self.grid()
         index = [np.asarray(i.evaluate(self.run.shape, grid)) for i in access.indices]
+        for gather in access.gathers:
+            index[gather.position] = self._gathered(gather, grid)
         for position, (coordinates, extent) in enumerate(zip(index, array.shape, strict=True)):
             outside = (coordinates < 0) | (coordinates >= extent)
             if not np.any(outside):
                 continue
-            mask = self._mask()
+            mask = self._coordinate_mask()
             if mask is None or np.any(outside & mask):
                 worst = int(coordinates.min() if coordinates.min() < 0 else coordinates.max())
                 rank = self.run.cascade.tensors[access.tensor].ranks[position]

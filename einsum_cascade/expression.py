@@ -6,6 +6,7 @@ design point and a million take the same path. Nothing that a file says is ever 
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -98,6 +99,10 @@ class Expression:
             raise InputError(f"{self.text!r} is not a finite number", self.place)
         return result
 
+    def symbolic(self, values: Mapping[str, Any]) -> Any:
+        """The closed form over sympy symbols (and numbers) in `values`."""
+        return _symbolic(self._tree, values)
+
     def _value(self, tree: Any, values: Mapping[str, Any]) -> Any:
         kind = str(tree.data)
         if kind == "number":
@@ -119,6 +124,35 @@ class Expression:
             return -self._value(tree.children[0], values)
         left, right = (self._value(child, values) for child in tree.children)
         return _BINARY[kind](left, right)
+
+
+def _symbolic(tree: Any, values: Mapping[str, Any]) -> Any:
+    import sympy
+
+    kind = str(tree.data)
+    if kind == "number":
+        text = str(tree.children[0])
+        return sympy.Integer(text) if text.isdigit() else sympy.Float(text)
+    if kind == "name":
+        return values[str(tree.children[0])]
+    functions = {
+        "min": sympy.Min,
+        "max": sympy.Max,
+        "ceil": sympy.ceiling,
+        "floor": sympy.floor,
+        "sqrt": sympy.sqrt,
+        "log2": lambda x: sympy.log(x, 2),
+        "pow2_at_least": lambda x: 2 ** sympy.ceiling(sympy.log(sympy.Max(x, 1), 2)),
+    }
+    if kind == "call":
+        arguments = [_symbolic(child, values) for child in tree.children[1:]]
+        return functions[str(tree.children[0])](*arguments)
+    parts = [_symbolic(child, values) for child in tree.children]
+    if kind == "neg":
+        return -parts[0]
+    if kind == "floordiv":
+        return sympy.floor(parts[0] / parts[1])
+    return getattr(operator, {"div": "truediv"}.get(kind, kind))(*parts)
 
 
 def parse_expression(text: str, place: Place | None = None) -> Expression:

@@ -14,7 +14,7 @@ from einsum_cascade.shapes import iteration_ranges
 from einsum_cascade.source import InputError
 
 _MOST_POINTS = 10**8
-_COMPARE = {
+COMPARE = {
     "<=": np.less_equal,
     ">=": np.greater_equal,
     "<": np.less,
@@ -34,7 +34,7 @@ def holds(
     for condition in conditions:
         left = condition.left.evaluate(shape, coordinates)
         right = condition.right.evaluate(shape, coordinates)
-        result = result & _COMPARE[condition.comparison](left, right)
+        result = result & COMPARE[condition.comparison](left, right)
     return result
 
 

@@ -26,12 +26,17 @@ filter: "where" condition (("," | "and") condition)*
 condition: expression (COMPARE expression)+
 access: NAME ["[" expression ("," expression)* "]"]
 
-?expression: product
-    | expression "+" product -> add
-    | expression "-" product -> sub
+?expression: sum
+    | expression _LSHIFT sum -> lshift
+    | expression _RSHIFT sum -> rshift
+?sum: product
+    | sum "+" product -> add
+    | sum "-" product -> sub
 ?product: unary
     | product "*" unary -> mul
     | product "/" unary -> div
+    | product "//" unary -> floordiv
+    | product "%" unary -> mod
 ?unary: atom
     | "-" unary -> neg
 ?atom: NUMBER -> number
@@ -40,6 +45,8 @@ access: NAME ["[" expression ("," expression)* "]"]
     | "(" expression ")"
 
 SUM: "+"
+_LSHIFT.2: "<<"
+_RSHIFT.2: ">>"
 COMPARE: "<=" | ">=" | "==" | "!=" | "<" | ">"
 NUMBER: /([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?/
 NAME: /[A-Za-z_][A-Za-z_0-9]*/
@@ -57,6 +64,10 @@ _WORDS = {
     "MINUS": "-",
     "STAR": "*",
     "SLASH": "/",
+    "_LSHIFT": "<<",
+    "_RSHIFT": ">>",
+    "__ANON_0": "//",
+    "PERCENT": "%",
     "LPAR": "(",
     "RPAR": ")",
     "LSQB": "[",
@@ -175,6 +186,10 @@ class _Build(Transformer[Token, Any]):
     sub = _binary("sub")
     mul = _binary("mul")
     div = _binary("div")
+    floordiv = _binary("floordiv")
+    mod = _binary("mod")
+    lshift = _binary("lshift")
+    rshift = _binary("rshift")
 
     def reduction(self, operator: Token, *names: Token) -> RawReduction:
         columns = tuple(_column(n) for n in names)
@@ -252,6 +267,13 @@ def parse(text: str, start: str, locate: Locate) -> Any:
         raise InputError(
             f"an expression nested deeper than {_MAX_DEPTH} operations", locate(0)
         ) from None
+
+
+def reads_tensor(node: Raw) -> bool:
+    """Whether a tensor at indices stands in the tree."""
+    if isinstance(node, RawAccess):
+        return node.indices is not None
+    return isinstance(node, RawCall) and any(map(reads_tensor, node.arguments))
 
 
 def to_affine(node: Raw, resolve: Callable[[RawAccess], Affine], locate: Locate) -> Affine:

@@ -9,14 +9,43 @@ from einsum_cascade.cascade import (
     Cascade,
     Condition,
     Coordinate,
+    DataCondition,
     Einsum,
+    Gather,
     Node,
     Number,
 )
 
-_UNICODE = {"add": " + ", "sub": " − ", "mul": " · ", "div": " / "}
-_LATEX = {"add": " + ", "sub": " - ", "mul": " \\cdot ", "div": " / "}
-_BINDING = {"add": 1, "sub": 1, "mul": 2, "div": 2, "neg": 3}
+_UNICODE = {
+    "add": " + ",
+    "sub": " − ",
+    "mul": " · ",
+    "div": " / ",
+    "floordiv": " // ",
+    "mod": " % ",
+    "lshift": " << ",
+    "rshift": " >> ",
+}
+_LATEX = _UNICODE | {
+    "sub": " - ",
+    "mul": " \\cdot ",
+    "floordiv": " \\mathbin{//} ",
+    "mod": " \\bmod ",
+    "lshift": " \\ll ",
+    "rshift": " \\gg ",
+}
+_BINDING = {
+    "lshift": 0,
+    "rshift": 0,
+    "add": 1,
+    "sub": 1,
+    "mul": 2,
+    "div": 2,
+    "floordiv": 2,
+    "mod": 2,
+    "neg": 3,
+}
+_NOT_ASSOCIATIVE = ("sub", "div", "floordiv", "mod", "lshift", "rshift")
 _BIG = {"add": "Σ", "mul": "Π", "max": "max", "min": "min"}
 _BIG_LATEX = {"add": "\\sum", "mul": "\\prod", "max": "\\max", "min": "\\min"}
 _COMPARE = {"<=": "≤", ">=": "≥", "!=": "≠", "==": "="}
@@ -43,7 +72,8 @@ def unicode_einsum(einsum: Einsum) -> str:
     if reduction and _loose(einsum.expression):
         body = f"({body})"
     where = ", ".join(
-        f"{c.left} {_COMPARE.get(c.comparison, c.comparison)} {c.right}" for c in einsum.filters
+        [f"{c.left} {_COMPARE.get(c.comparison, c.comparison)} {c.right}" for c in einsum.filters]
+        + [_data_condition(c, latex=False) for c in einsum.data_filters]
     )
     text = f"{einsum.output} = {reduction}{body}"
     return f"{text}   where {where}" if where else text
@@ -85,7 +115,9 @@ def latex_einsum(einsum: Einsum) -> str:
     body = _node(einsum.expression, latex=True)
     if reduction and _loose(einsum.expression):
         body = f"\\left({body}\\right)"
-    where = ", ".join(map(_latex_condition, einsum.filters))
+    conditions = [*map(_latex_condition, einsum.filters)]
+    conditions += [_data_condition(c, latex=True) for c in einsum.data_filters]
+    where = ", ".join(conditions)
     text = f"{_latex_access(einsum.output)} &= {reduction}{body}"
     return f"{text} \\quad ({where})" if where else text
 
@@ -144,7 +176,7 @@ def _call(node: Call, latex: bool) -> str:
             inner = 1
         else:
             continue
-        strict = position == 1 and operator in ("sub", "div")
+        strict = position == 1 and operator in _NOT_ASSOCIATIVE
         if inner < bound or (strict and inner == bound):
             arguments[position] = f"({arguments[position]})"
     if operator == "neg":
@@ -183,7 +215,25 @@ def _latex_access(access: Access) -> str:
     )
     if not access.indices:
         return name
-    return f"{name}_{{{', '.join(_latex_index(i) for i in access.indices)}}}"
+    indices = [*map(_latex_index, access.indices)]
+    for gather in access.gathers:
+        indices[gather.position] = _latex_gather(gather)
+    return f"{name}_{{{', '.join(indices)}}}"
+
+
+def _latex_gather(gather: Gather) -> str:
+    text = ""
+    for factor, table in gather.tables:
+        times = "" if factor == Affine.of_number(1) else f"{_latex_index(factor)} "
+        text += ("+" if text else "") + times + _latex_access(table)
+    offset = _latex_index(gather.offset) if gather.offset.terms else ""
+    return text + ("" if not offset or offset.startswith("-") else "+") + offset
+
+
+def _data_condition(condition: DataCondition, latex: bool) -> str:
+    names = _COMPARE_LATEX if latex else _COMPARE
+    comparison = names.get(condition.comparison, condition.comparison)
+    return f"{_node(condition.left, latex)} {comparison} {_node(condition.right, latex)}"
 
 
 def _latex_condition(condition: Condition) -> str:

@@ -6,17 +6,39 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from einsum_cascade.expression import Expression, parse_expression
+
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+def _formula(value: object) -> Expression:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError("a number or arithmetic over extents is expected")
+    return parse_expression(str(value))
+
+
+Formula = Annotated[Expression, BeforeValidator(_formula)]
 
 
 class RankSpec(_Strict):
-    """A rank: what it stands for, its parts (outermost first), the rank whose extent it shares."""
+    """A rank: what it stands for, its parts (outermost first), the rank whose extent it shares.
+
+    `default` is the extent where a shape gives none.
+    """
 
     about: str = ""
     partition: list[str] = []
     like: str | None = None
+    default: Formula | None = None
+
+
+class ParameterSpec(_Strict):
+    """A size that is no rank: what it is, its value where none is given."""
+
+    about: str = ""
+    default: Formula | None = None
 
 
 class FunctionSpec(_Strict):
@@ -47,6 +69,10 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, dict) else [] if value is None else value
 
 
+def _shares(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
 def _lines(value: object) -> object:
     return [] if value is None else value
 
@@ -64,7 +90,9 @@ class CascadeSpec(_Strict):
     ranks: Annotated[
         dict[str, Annotated[RankSpec, BeforeValidator(_about)]], BeforeValidator(_names)
     ]
-    parameters: Annotated[dict[str, str | None], BeforeValidator(_names)] = {}
+    parameters: Annotated[
+        dict[str, Annotated[ParameterSpec, BeforeValidator(_about)]], BeforeValidator(_names)
+    ] = {}
     functions: Annotated[
         dict[str, Annotated[FunctionSpec, BeforeValidator(_about)]], BeforeValidator(_names)
     ] = {}
@@ -73,4 +101,5 @@ class CascadeSpec(_Strict):
     initialization: Statements = []
     body: Statements
     final: Statements = []
+    occupancy: dict[str, Annotated[list[Formula], BeforeValidator(_shares)]] = {}
     iterate: Annotated[list[IterateSpec], BeforeValidator(_listed)] = []

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from einsum_cascade.cascade import Cascade, Condition, Einsum, Shape
+from einsum_cascade.expression import Expression
 from einsum_cascade.source import InputError, shown
 
 
@@ -20,7 +21,8 @@ def resolve_shape(cascade: Cascade, shape: Shape) -> dict[str, Any]:
 
     `shape` gives some of them, each a positive integer or an array of positive integers (one a
     design point); the others follow from partitions (`M = M1*M0`), from `like` and from a constant
-    stop. Values stay Python ints, or become int64 arrays.
+    stop; what is left, from the cascade's defaults. Values stay Python ints, or become int64
+    arrays.
 
     Raises `InputError` for an unknown name, a value that is no positive integer, a rank that does
     not divide, two values that disagree, a rank that cannot be derived.
@@ -47,6 +49,11 @@ def resolve_shape(cascade: Cascade, shape: Shape) -> dict[str, Any]:
     changed = True
     while changed:
         changed = _derive(cascade, known)
+    for name, rule in cascade.defaults.items():
+        if name not in known and rule.names <= known.keys():
+            known[name] = _positive_integer(name, _rounded(rule.evaluate(known)))
+            while _derive(cascade, known):
+                pass
     missing = [n for n in names if n not in known]
     if missing:
         raise InputError(
@@ -54,6 +61,11 @@ def resolve_shape(cascade: Cascade, shape: Shape) -> dict[str, Any]:
             f"{_ways(cascade, missing[0])}"
         )
     return known
+
+
+def _rounded(value: Any) -> Any:
+    """A default such as `M // 64` of a short M: at least 1."""
+    return np.maximum(np.floor(value), 1)
 
 
 def _ways(cascade: Cascade, name: str) -> str:
@@ -179,7 +191,7 @@ def size_in(cascade: Cascade, tensor: str, values: Mapping[str, Any]) -> Any:
 def points(cascade: Cascade, einsum: str, shape: Shape) -> Any:
     """Points of the iteration space of `einsum`, those that its filters leave out not counted.
 
-    Bounds on one variable and on the difference of two (`m <= p`, `p - W < m`) are counted in
+    Filters on data count by their expected occupancy. Bounds on one variable and on the difference of two (`m <= p`, `p - W < m`) are counted in
     closed form; other filters point by point, up to 10^8 of them. Raises `InputError` beyond that.
     """
     return points_in(cascade, cascade.einsum(einsum), numbers(cascade, shape))
@@ -187,12 +199,32 @@ def points(cascade: Cascade, einsum: str, shape: Shape) -> Any:
 
 def points_in(cascade: Cascade, einsum: Einsum, values: Mapping[str, Any]) -> Any:
     """Like `points`, for values that `numbers` or `symbols` gave."""
+    share: Any = 1
+    for rules in occupancies(cascade, einsum):
+        share = share * sum(_share(rule, values) for rule in rules) / len(rules)
     if einsum.filters:
         from einsum_cascade.filters import filtered_points
 
-        return filtered_points(cascade, einsum, values)
+        return filtered_points(cascade, einsum, values) * share
     ranges = iteration_ranges(cascade, einsum, values)
-    return _product(stop - start for start, stop in ranges.values())
+    return _product(stop - start for start, stop in ranges.values()) * share
+
+
+def occupancies(cascade: Cascade, einsum: Einsum) -> list[tuple[Expression, ...]]:
+    """The expected shares of each filter on data: of the first tensor in it that has any."""
+    found = []
+    for condition in einsum.data_filters:
+        for access in condition.accesses:
+            if access.tensor in cascade.occupancy:
+                found.append(cascade.occupancy[access.tensor])
+                break
+    return found
+
+
+def _share(rule: Expression, values: Mapping[str, Any]) -> Any:
+    if any(hasattr(values[name], "free_symbols") for name in rule.names):
+        return rule.symbolic(values)
+    return rule.evaluate(values)
 
 
 def iteration_ranges(

@@ -32,7 +32,7 @@ iterate: {rank: M, stop: m >= M}
 
 MISTAKES = [
     # (text, what replaces it, line, column, words of the message)
-    ("exp(S", "epx(S", 11, 14, "unknown operator 'epx'; allowed: max, min, exp, log, sqrt, gelu"),
+    ("exp(S", "epx(S", 11, 14, "unknown operator 'epx'"),
     ("exp(S", "epx(S", 11, 14, "did you mean 'exp'"),
     ("exp(S[m,p] - G[p])", "exp(S[m,p], G[p])", 11, 14, "exp takes 1, found 2"),
     ("exp(S", "max(S", 11, 14, "max takes two arguments or more, found 1"),
