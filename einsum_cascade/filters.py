@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -38,8 +39,39 @@ def holds(
     return result
 
 
-def filtered_points(cascade: Cascade, einsum: Einsum, values: Mapping[str, Any]) -> Any:
-    """Points of `einsum` that its filters leave; `values` as in `shapes.points_in`."""
+@dataclass(frozen=True)
+class Band:
+    """Variables that filters tie together, and what they demand.
+
+    With one name x: `low <= x <= high`; with two: `low <= x - y <= high`, where `ranges` of y is
+    mirrored if the filters bound x + y (`mirrored`). None is no bound. `closed` is false when the
+    filters have another form: their points can only be enumerated.
+    """
+
+    names: tuple[str, ...]
+    ranges: tuple[tuple[Any, Any], ...]
+    low: Any = None
+    high: Any = None
+    mirrored: bool = False
+    closed: bool = True
+    conditions: tuple[tuple[Affine, Condition], ...] = ()
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """The iteration space of an Einsum under its filters: bands, and the variables that are free.
+
+    `always` is whether what the filters say of constants holds. Parts of a rank that filters only
+    use together stand as that rank.
+    """
+
+    bands: tuple[Band, ...]
+    free: Ranges
+    always: Any
+
+
+def filtered_space(cascade: Cascade, einsum: Einsum, values: Mapping[str, Any]) -> Filtered:
+    """What the filters of `einsum` leave; `values` as in `shapes.points_in`."""
     ranges = iteration_ranges(cascade, einsum, values)
     plain = [(c.left - c.right, c) for c in einsum.filters]
     together = dict(ranges)
@@ -48,19 +80,32 @@ def filtered_points(cascade: Cascade, einsum: Einsum, values: Mapping[str, Any])
         ranges = together
     else:  # a part is also filtered on its own
         differences = plain
-    total: Any = 1
-    left_over = set(ranges)
+    constant = tuple(c for d, c in differences if not d.variables)
+    bands = []
+    free = dict(ranges)
     for group in _groups([d for d, _ in differences]):
-        mine = [(d, c) for d, c in differences if set(d.variables) & group or not d.variables]
-        left_over -= group
-        total = total * _count(mine, group, ranges, values, cascade, einsum)
-    for variable in left_over:
-        start, stop = ranges[variable]
+        mine = [(d, c) for d, c in differences if set(d.variables) & group]
+        bands.append(_band(mine, group, ranges, values))
+        for name in group:
+            free.pop(name)
+    return Filtered(tuple(bands), free, holds(constant, values, {}))
+
+
+def filtered_points(cascade: Cascade, einsum: Einsum, values: Mapping[str, Any]) -> Any:
+    """Points of `einsum` that its filters leave; `values` as in `shapes.points_in`."""
+    space = filtered_space(cascade, einsum, values)
+    total: Any = 1
+    for band in space.bands:
+        if band.closed:
+            total = total * _count(band)
+        else:
+            total = total * _enumerated(band, values, einsum)
+    for start, stop in space.free.values():
         total = total * (stop - start)
-    if all(not d.variables for d, _ in differences):
-        truth = holds(einsum.filters, values, {})
-        total = total * (int(truth) if np.ndim(truth) == 0 else truth.astype(np.float64))
-    return total
+    if space.always is np.True_ or space.always is True:
+        return total
+    truth = space.always
+    return total * (int(truth) if np.ndim(truth) == 0 else truth.astype(np.float64))
 
 
 def _whole(
@@ -92,42 +137,52 @@ def _groups(differences: list[Affine]) -> list[set[str]]:
     return groups
 
 
-def _count(
+def _band(
     conditions: list[tuple[Affine, Condition]],
     group: set[str],
     ranges: Ranges,
     values: Mapping[str, Any],
-    cascade: Cascade,
-    einsum: Einsum,
-) -> Any:
-    bounds = _bounds(conditions, group, ranges, values)
-    if bounds is None:
-        return _enumerated(conditions, group, ranges, values, cascade, einsum)
-    low, high = bounds
-    names = sorted(group)
-    starts = [ranges[n][0] for n in names]
-    extents = [ranges[n][1] - ranges[n][0] for n in names]
-    if len(names) == 1:
-        first = starts[0] if low is None else _maximum(low, starts[0])
-        end = ranges[names[0]][1] if high is None else _minimum(high + 1, ranges[names[0]][1])
-        return _maximum(end - first, 0)
-    shift = starts[0] - starts[1]
+) -> Band:
+    names = tuple(sorted(group))
+    mine = tuple(ranges[n] for n in names)
+    for mirrored in (False, True):
+        bounds = _bounds(conditions, names, values, mirrored)
+        if bounds is None:
+            continue
+        low, high = bounds
+        if mirrored and len(names) == 2:  # x + y = x - y' + shift, y' = shift - y
+            shift = mine[1][0] + mine[1][1] - 1
+            low = None if low is None else low - shift
+            high = None if high is None else high - shift
+        return Band(names, mine, low, high, mirrored)
+    return Band(names, mine, closed=False, conditions=tuple(conditions))
+
+
+def _count(band: Band) -> Any:
+    """Points of a band in closed form."""
+    low, high = band.low, band.high
+    (start, stop), *others = band.ranges
+    if not others:
+        first = start if low is None else maximum(low, start)
+        end = stop if high is None else minimum(high + 1, stop)
+        return maximum(end - first, 0)
+    extents = [stop - start, others[0][1] - others[0][0]]
+    shift = start - others[0][0]
     top = extents[0] * extents[1] if high is None else _at_most(high - shift, *extents)
     below = 0 if low is None else _at_most(low - 1 - shift, *extents)
-    return _maximum(top - below, 0)
+    return maximum(top - below, 0)
 
 
 def _bounds(
     conditions: list[tuple[Affine, Condition]],
-    group: set[str],
-    ranges: Ranges,
+    names: tuple[str, ...],
     values: Mapping[str, Any],
+    mirrored: bool,
 ) -> tuple[Any, Any] | None:
-    """Bounds (inclusive) on x, or on x - y with x the first name; None for anything else."""
-    names = sorted(group)
+    """Bounds (inclusive) on x, or on x - y (x + y if `mirrored`); None for anything else."""
     if len(names) > 2:
         return None
-    wanted = {names[0]: 1} if len(names) == 1 else {names[0]: 1, names[1]: -1}
+    wanted = {names[0]: 1} if len(names) == 1 else {names[0]: 1, names[1]: 1 if mirrored else -1}
     low: Any = None
     high: Any = None
     for difference, condition in conditions:
@@ -148,10 +203,10 @@ def _bounds(
         upper = comparison in ("<", "<=") if sign == 1 else comparison in (">", ">=")
         if comparison == "==" or upper:
             bound = limit - slack
-            high = bound if high is None else _minimum(high, bound)
+            high = bound if high is None else minimum(high, bound)
         if comparison == "==" or not upper:
             bound = limit + slack
-            low = bound if low is None else _maximum(low, bound)
+            low = bound if low is None else maximum(low, bound)
     return low, high
 
 
@@ -164,12 +219,13 @@ def _at_most(limit: Any, x: Any, y: Any) -> Any:
 
 
 def _triangle(n: Any) -> Any:
-    positive = _maximum(n, 0)
+    positive = maximum(n, 0)
     both = positive * (positive + 1)
     return both // 2 if isinstance(both, int) else both / 2
 
 
-def _maximum(a: Any, b: Any) -> Any:
+def maximum(a: Any, b: Any) -> Any:
+    """The larger of two numbers, arrays or closed forms."""
     if hasattr(a, "free_symbols") or hasattr(b, "free_symbols"):
         import sympy
 
@@ -177,21 +233,16 @@ def _maximum(a: Any, b: Any) -> Any:
     return max(a, b) if isinstance(a, int) and isinstance(b, int) else np.maximum(a, b)
 
 
-def _minimum(a: Any, b: Any) -> Any:
-    return -_maximum(-a, -b)
+def minimum(a: Any, b: Any) -> Any:
+    """The smaller of two numbers, arrays or closed forms."""
+    return -maximum(-a, -b)
 
 
-def _enumerated(
-    conditions: list[tuple[Affine, Condition]],
-    group: set[str],
-    ranges: Ranges,
-    values: Mapping[str, Any],
-    cascade: Cascade,
-    einsum: Einsum,
-) -> Any:
+def _enumerated(band: Band, values: Mapping[str, Any], einsum: Einsum) -> Any:
     """Count point by point, each design point on its own."""
-    names = sorted(group)
-    if any(hasattr(ranges[n][1], "free_symbols") for n in names):
+    names, conditions = band.names, band.conditions
+    ranges = dict(zip(names, band.ranges, strict=True))
+    if any(hasattr(stop, "free_symbols") for _, stop in band.ranges):
         import sympy
 
         text = ", ".join(str(c) for _, c in conditions)
@@ -229,4 +280,4 @@ def _enumerated(
     return int(counts) if counts.ndim == 0 else counts
 
 
-__all__ = ["filtered_points", "holds"]
+__all__ = ["Band", "Filtered", "filtered_points", "filtered_space", "holds", "maximum", "minimum"]

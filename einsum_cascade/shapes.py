@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from einsum_cascade.cascade import Cascade, Condition, Einsum, Shape
+from einsum_cascade.cascade import Cascade, Condition, DataCondition, Einsum, Shape
 from einsum_cascade.expression import Expression
 from einsum_cascade.source import InputError, shown
 
@@ -199,32 +199,32 @@ def points(cascade: Cascade, einsum: str, shape: Shape) -> Any:
 
 def points_in(cascade: Cascade, einsum: Einsum, values: Mapping[str, Any]) -> Any:
     """Like `points`, for values that `numbers` or `symbols` gave."""
-    share: Any = 1
-    for rules in occupancies(cascade, einsum):
-        share = share * sum(_share(rule, values) for rule in rules) / len(rules)
+    held: Any = 1
+    for condition in einsum.data_filters:
+        rules = occupancy_of(cascade, condition)
+        if rules is not None:
+            held = held * (sum(share(rule, values) for rule in rules) / len(rules))
     if einsum.filters:
         from einsum_cascade.filters import filtered_points
 
-        return filtered_points(cascade, einsum, values) * share
+        return filtered_points(cascade, einsum, values) * held
     ranges = iteration_ranges(cascade, einsum, values)
-    return _product(stop - start for start, stop in ranges.values()) * share
+    return _product(stop - start for start, stop in ranges.values()) * held
 
 
-def occupancies(cascade: Cascade, einsum: Einsum) -> list[tuple[Expression, ...]]:
-    """The expected shares of each filter on data: of the first tensor in it that has any."""
-    found = []
-    for condition in einsum.data_filters:
-        for access in condition.accesses:
-            if access.tensor in cascade.occupancy:
-                found.append(cascade.occupancy[access.tensor])
-                break
-    return found
+def occupancy_of(cascade: Cascade, condition: DataCondition) -> tuple[Expression, ...] | None:
+    """The expected shares of a filter on data: those of the first tensor in it that has any."""
+    for access in condition.accesses:
+        if access.tensor in cascade.occupancy:
+            return cascade.occupancy[access.tensor]
+    return None
 
 
-def _share(rule: Expression, values: Mapping[str, Any]) -> Any:
+def share(rule: Expression, values: Mapping[str, Any]) -> Any:
+    """A share of the points, between 0 and 1: a number, an array or a closed form."""
     if any(hasattr(values[name], "free_symbols") for name in rule.names):
         return rule.symbolic(values)
-    return rule.evaluate(values)
+    return np.clip(rule.evaluate(values), 0.0, 1.0)
 
 
 def iteration_ranges(

@@ -50,7 +50,7 @@ MISTAKES = [
     ("S[m,p] - G[p]", "S[m,p] - G[p*m]", 11, 29, "p*m is not affine"),
     ("S[m,p] - G[p]", "S[m,p] - G[exp(p)]", 11, 29, "'exp' cannot stand in an index"),
     ("S[m,p] - G[p]", "S[m,p] - G[0.5]", 11, 29, "0.5 is no coordinate"),
-    ("S[m,p] - G[p]", "S[m,p] - G[S[m,p]]", 11, 29, "'S' cannot stand in an index"),
+    ("S[m,p] - G[p]", "S[m,p] - G[S[m,p]*S[m,p]]", 11, 29, "'mul' cannot stand between tables"),
     ("S[m,p] - G[p]", "S[m,p] - G[KK]", 11, 29, "unknown rank or parameter 'KK'"),
     ("S[m,p] - G[p]", "S[m,p] - G[p+1]", 11, 27, "G[p+1] runs 1 past the end of P"),
     ("S[m,p] - G[p]", "S[m,p] - G[p-1]", 11, 27, "G[p-1] begins at coordinate -1"),
