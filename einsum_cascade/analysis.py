@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
+from einsum_cascade.affine import mixed_radix
 from einsum_cascade.bounds import Reload, reload_bound, reloads
 from einsum_cascade.cascade import Cascade, Einsum, Shape
 from einsum_cascade.dependencies import Dependency, dependencies
+from einsum_cascade.filters import maximum, minimum
 from einsum_cascade.passes import (
     PassStep,
     RankAnalysis,
@@ -25,6 +27,8 @@ from einsum_cascade.passes import (
     family,
 )
 from einsum_cascade.shapes import numbers, points_in, size_in, symbols
+from einsum_cascade.tiles import touched
+from einsum_cascade.views import Shown, reads
 
 
 def analyze_passes(cascade: Cascade) -> PassAnalysis:
@@ -243,20 +247,58 @@ class PassAnalysis:
         return total
 
     def _words(self, tensor: str, values: Mapping[str, Any]) -> Any:
-        """Words of the tensor; of an input, only the coordinates that an Einsum reads."""
-        if self.cascade.tensors[tensor].role != "input":
-            return size_in(self.cascade, tensor, values)
+        """Words of the tensor that an Einsum reads or, of an output, writes at least.
+
+        What filters on coordinates leave out is not moved, nor what a filter on data is expected
+        to leave out; a table of data may point to as many coordinates as it has entries.
+        """
+        cascade = self.cascade
+        role, ranks = cascade.tensors[tensor].role, cascade.tensors[tensor].ranks
+        if role != "input":
+            made = [e for e in cascade.producers[tensor] if e.filters or e.data_filters]
+            if len(made) != len(cascade.producers[tensor]):
+                return size_in(cascade, tensor, values)
+            uses = [(e, Shown(tensor, e.output.indices)) for e in made]
+        else:
+            outputs = cascade.outputs
+            every = [e for e in cascade.einsums if not e.is_view or e.output.tensor in outputs]
+            uses = [(e, s) for e in every for s in reads(cascade, e) if s.tensor == tensor]
+        if not uses:
+            return size_in(cascade, tensor, values)
         total: Any = 1
-        accesses = [
-            a for e in self.cascade.consumers[tensor] for a in e.operands if a.tensor == tensor
-        ]
-        for position, extent in enumerate(self.cascade.tensors[tensor].extents):
-            indices = {a.indices[position] for a in accesses}
+        left = [touched(cascade, e, values, ranks) for e, _ in uses]
+        for position, extent in enumerate(cascade.tensors[tensor].extents):
+            indices = {s.indices[position] for _, s in uses}
             if all(index.is_constant for index in indices):
                 total = total * len(indices)
+                continue
+            full = extent.evaluate(values, {})
+            counts = [
+                self._reached(s, position, full, found, values)
+                for (_, s), found in zip(uses, left, strict=True)
+            ]
+            if any(count is full for count in counts):
+                total = total * full
             else:
-                total = total * extent.evaluate(values, {})
+                total = total * reduce(maximum, counts)
+        if all("" in found for found in left):
+            total = total * reduce(maximum, [found[""] for found in left])
         return total
+
+    def _reached(
+        self, use: Shown, position: int, full: Any, left: Mapping[str, Any], values: Any
+    ) -> Any:
+        """Coordinates that one use reaches along one rank of its tensor."""
+        index = use.indices[position]
+        if position in use.scattered:
+            entries: Any = 1
+            for variable in index.variables:
+                entries = entries * values[variable.upper()]
+            return minimum(full, entries)
+        rank = self.cascade.ranks[self.cascade.tensors[use.tensor].ranks[position]]
+        whole = rank.partition and index == mixed_radix(rank.partition)
+        moving = rank.variable if whole else index.variable
+        return full if moving is None else left.get(moving, full)
 
     @cached_property
     def reloads(self) -> tuple[Reload, ...]:

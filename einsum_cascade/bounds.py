@@ -82,9 +82,11 @@ def reloads(
 
 def _is_simple(cascade: Cascade, einsum: Einsum) -> bool:
     """No filter; every index a variable of its rank, the parts of it, or an iterative step."""
-    if einsum.filters:
+    if einsum.filters or einsum.data_filters:
         return False
     for access in einsum.operands:
+        if access.gathers:
+            return False
         for rank_name, index in zip(
             cascade.tensors[access.tensor].ranks, access.indices, strict=True
         ):

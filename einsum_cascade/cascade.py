@@ -225,7 +225,8 @@ class Einsum:
     def is_view(self) -> bool:
         """A pure re-indexing of one tensor, such as `BK[e,m1,m0] = K[e, m1*M0+m0]`: no cost."""
         plain = isinstance(self.expression, Access) and self.reduction is None
-        return plain and not self.data_filters
+        boundary = any(index.is_constant for index in self.output.indices)
+        return plain and not boundary and not self.data_filters
 
     @property
     def is_constant(self) -> bool:

@@ -2,25 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from archs import Architecture, Memory
-from einsum_cascade import Access, Cascade, Einsum
-from sim.mapping import IN_ARRAY, EinsumMapping, Mask, Number, Phase, Residency, Tile
+from einsum_cascade import Cascade, Einsum
+from einsum_cascade.affine import Affine
+from einsum_cascade.tiles import tile_share
+from einsum_cascade.views import Shown, reads, view_of
+from sim.mapping import IN_ARRAY, EinsumMapping, Loop, Mask, Number, Phase, Residency, Tile
 from sim.nest import Visits, product, visits
 
 
 @dataclass(frozen=True)
 class Use:
-    """One Einsum of a phase reading or writing one tensor (a view stands for what it shows)."""
+    """One Einsum of a phase reading or writing one tensor (a view stands for what it shows).
+
+    `ranks` are those that move it. `windows` are the indices in which several ranks, or one with a
+    stride, move together (`p+k`): neighbouring tiles overlap there.
+    """
 
     mapping: EinsumMapping
     tensor: str
     ranks: frozenset[str]
     writes: bool
+    windows: tuple[Window, ...] = ()
+
+
+@dataclass(frozen=True)
+class Window:
+    """An index of several ranks: its affine form, the tensor's extent there.
+
+    `scattered`: a table of data points anywhere, so neighbours share nothing.
+    """
+
+    index: Affine
+    extent: Affine
+    scattered: bool
+
+    @property
+    def ranks(self) -> frozenset[str]:
+        """The ranks that move the index."""
+        return frozenset(v.upper() for v in self.index.variables)
+
+    def words(self, sizes: Mapping[str, Number], shape: Mapping[str, Number]) -> Number:
+        """Distinct coordinates that `sizes` (coordinates of each rank) reach."""
+        count: Number = 1.0
+        span: Number = 1.0
+        for term in self.index.terms:
+            if term.variable:
+                size = sizes[term.variable.upper()]
+                stride: Number = abs(term.coefficient)
+                for symbol in term.symbols:
+                    stride = stride * shape[symbol]
+                count = count * size
+                span = span + stride * (size - 1)
+        if not self.scattered:
+            count = np.minimum(count, span)
+        return np.minimum(count, self.extent.evaluate(shape, {}))
+
+
+def words_of(use: Use, loops: Sequence[Loop], shape: Mapping[str, Number]) -> Number:
+    """Words of the tensor that the loops reach, an overlap of windows counted once."""
+    words = product(loops, use.ranks.difference(*(w.ranks for w in use.windows)))
+    for window in use.windows:
+        sizes = {rank: product(loops, frozenset({rank})) for rank in window.ranks}
+        words = words * window.words(sizes, shape)
+    return words
 
 
 @dataclass
@@ -51,10 +101,8 @@ class Tally:
 
 def shown_tensor(cascade: Cascade, tensor: str) -> str:
     """The tensor that a chain of views such as `BK[e,m1,m0] = K[e,m1*M0+m0]` shows."""
-    for einsum in cascade.producers[tensor]:
-        if einsum.is_view:
-            return shown_tensor(cascade, einsum.operands[0].tensor)
-    return tensor
+    view = view_of(cascade, tensor)
+    return tensor if view is None else shown_tensor(cascade, view.operands[0].tensor)
 
 
 def computing(cascade: Cascade) -> tuple[Einsum, ...]:
@@ -78,19 +126,30 @@ def uses(cascade: Cascade, phase: Phase) -> Iterator[Use]:
     """Every (Einsum, tensor) of the phase, operands first, each tensor once an Einsum."""
     for mapping in phase.einsums:
         einsum = cascade.einsum(mapping.einsum)
-        operands: dict[str, frozenset[str]] = {}
-        for access in einsum.operands:
-            tensor = shown_tensor(cascade, access.tensor)
-            ranks = _ranks(cascade, access)
-            operands[tensor] = operands.get(tensor, frozenset()) | ranks
-        for tensor, ranks in operands.items():
-            yield Use(mapping, tensor, ranks, writes=False)
-        yield Use(mapping, einsum.output.tensor, _ranks(cascade, einsum.output), writes=True)
+        operands: dict[str, Use] = {}
+        for read in reads(cascade, einsum):
+            use = _use(cascade, mapping, read, writes=False)
+            other = operands.get(read.tensor)
+            if other is not None and other != use:  # read in two ways: all that either reaches
+                use = Use(mapping, read.tensor, use.ranks | other.ranks, writes=False)
+            operands[read.tensor] = use
+        yield from operands.values()
+        made = Shown(einsum.output.tensor, einsum.output.indices)
+        yield _use(cascade, mapping, made, writes=True)
 
 
-def _ranks(cascade: Cascade, access: Access) -> frozenset[str]:
-    named = frozenset(variable.upper() for variable in access.variables)
-    return named - generation_ranks(cascade, access.tensor)
+def _use(cascade: Cascade, mapping: EinsumMapping, touched: Shown, writes: bool) -> Use:
+    tensor = cascade.tensors[touched.tensor]
+    iterated = generation_ranks(cascade, touched.tensor)
+    windows = []
+    ranks: set[str] = set()
+    for position, index in enumerate(touched.indices):
+        moving = frozenset(v.upper() for v in index.variables) - iterated
+        if moving and index.variable is None and not moving & ranks:
+            extent = tensor.extents[position]
+            windows.append(Window(index, extent, position in touched.scattered))
+        ranks |= moving
+    return Use(mapping, touched.tensor, frozenset(ranks), writes, tuple(windows))
 
 
 def tally(
@@ -102,7 +161,15 @@ def tally(
     for use in uses(cascade, phase):
         for position, option in enumerate(phase.residency[use.tensor]):
             _count(
-                result, architecture, shape, use, option.residency, option.when, fetched, position
+                result,
+                cascade,
+                architecture,
+                shape,
+                use,
+                option.residency,
+                option.when,
+                fetched,
+                position,
             )
     for memory in architecture.memories[1:]:
         _spill(result, architecture, cascade, shape, phase, memory.name, memory.size_bytes)
@@ -111,6 +178,7 @@ def tally(
 
 def _count(
     result: Tally,
+    cascade: Cascade,
     architecture: Architecture,
     shape: Mapping[str, Number],
     use: Use,
@@ -126,7 +194,7 @@ def _count(
     for tile in tiles:
         position = use.mapping.position(tile.below)
         if residency.in_place_of is None:
-            words = product(use.mapping.loops[position:], use.ranks) * tile.copies
+            words = words_of(use, use.mapping.loops[position:], shape) * tile.copies
             names = tuple(loop.name for loop in use.mapping.loops[:position])
             owner = () if position <= use.mapping.shared else (use.mapping.einsum,)
             key = (tile.memory, use.tensor, names + owner)
@@ -134,7 +202,7 @@ def _count(
             result.footprint_words[key] = np.where(when, np.maximum(held, words), held)
     # the array's side: the memory nearest to the arrays
     nearest = tiles[-1].memory if tiles else residency.home
-    near = array_side(use)
+    near = array_side(cascade, use, shape)
     words = near.words * near.count * _true_share(shape, use)
     _both_ways(result, architecture.memory(nearest), use, words, near, when)
     # between the memories: each tile is filled from, or emptied to, the level outside of it
@@ -148,12 +216,13 @@ def _count(
         if not (common and once in fetched):
             if common:
                 fetched.add(once)
-            _transfer(result, architecture, shape, use, tile, outside, when)
+            _transfer(result, cascade, architecture, shape, use, tile, outside, when)
         outside = tile.memory
 
 
 def _transfer(
     result: Tally,
+    cascade: Cascade,
     architecture: Architecture,
     shape: Mapping[str, Number],
     use: Use,
@@ -161,7 +230,7 @@ def _transfer(
     outside: str,
     when: Mask,
 ) -> None:
-    moved = visits(use.mapping.loops, use.ranks, use.mapping.position(tile.below), tile.retain)
+    moved = visited(cascade, use, shape, use.mapping.position(tile.below), tile.retain)
     words = moved.words * moved.count * _true_share(shape, use)
     inner = architecture.memory(tile.memory)
     _both_ways(result, architecture.memory(outside), use, words, moved, when)
@@ -184,17 +253,51 @@ def _both_ways(
         result.move(memory, use.tensor, np.where(moved.accumulates, words, 0.0), False, when)
 
 
-def array_side(use: Use) -> Visits:
+def array_side(cascade: Cascade, use: Use, shape: Mapping[str, Number]) -> Visits:
     """What crosses the edge of the array: one wavefront of distinct words for each change of it."""
+    return visited(cascade, use, shape, len(use.mapping.temporal))
+
+
+def visited(
+    cascade: Cascade,
+    use: Use,
+    shape: Mapping[str, Number],
+    position: int,
+    retain: bool = True,
+) -> Visits:
+    """How a tile kept inside the loops from `position` comes and goes.
+
+    As `nest.visits` says, but only for the tiles that the Einsum's filters leave, and with what
+    windows overlap counted once in a tile.
+    """
     loops = use.mapping.loops
-    return visits(loops, use.ranks, len(use.mapping.temporal))
+    found = visits(loops, use.ranks, position, retain)
+    share = worked_share(cascade, use.mapping, shape, found.depth)
+    words = found.words if not use.windows else words_of(use, loops[position:], shape)
+    return replace(found, words=words, count=found.count * share, distinct=found.distinct * share)
+
+
+def worked_share(
+    cascade: Cascade, mapping: EinsumMapping, shape: Mapping[str, Number], depth: int
+) -> Number:
+    """The share of the iterations of the first `depth` loops in which the Einsum has a point."""
+    einsum = cascade.einsum(mapping.einsum)
+    if not einsum.filters and not einsum.data_filters:
+        return 1.0
+    inside = mapping.loops[depth:]
+    sizes = {r.lower(): product(inside, frozenset({r})) for r in einsum.ranks}
+    return tile_share(cascade, einsum, shape, sizes)
 
 
 def _true_share(shape: Mapping[str, Number], use: Use) -> Number:
     """Real words over words of the padded tiles, for the ranks of the tensor."""
     share: Number = 1.0
-    for rank in use.ranks:
+    for rank in use.ranks.difference(*(w.ranks for w in use.windows)):
         share = share * shape[rank] / product(use.mapping.loops, frozenset({rank}))
+    for window in use.windows:
+        padded = {rank: product(use.mapping.loops, frozenset({rank})) for rank in window.ranks}
+        true = {rank: shape[rank] for rank in window.ranks}
+        share = share * window.words(true, shape) / window.words(padded, shape)
     return share
 
 
@@ -217,6 +320,6 @@ def _spill(
     outermost = architecture.memories[0]
     for use in uses(cascade, phase):
         when = phase.spilled.get((use.mapping.einsum, use.tensor), False)
-        near = array_side(use)
+        near = array_side(cascade, use, shape)
         words = overflow * near.words * near.count * _true_share(shape, use)
         _both_ways(result, outermost, use, words, near, when)

@@ -130,7 +130,7 @@ def _evaluate_phase(
     check_form(mapping, phase)
     cascade, architecture = mapping.cascade, mapping.architecture
     counted = tally(cascade, architecture, mapping.shape, phase)
-    timed = timing(cascade, architecture, phase, counted)
+    timed = timing(cascade, architecture, mapping.shape, phase, counted)
     points = {m.einsum: cascade.points(m.einsum, mapping.shape) for m in phase.einsums}
     energy = energy_terms(cascade, architecture, points, phase, counted, accounting)
     slots = {}

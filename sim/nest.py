@@ -19,12 +19,14 @@ class Visits:
     """Fetches of a tile, or departures of a tile of results.
 
     `words` in one tile, `count` times it comes or goes, of `distinct` tiles. More visits than
-    distinct tiles of results means that partial results come back to be accumulated.
+    distinct tiles of results means that partial results come back to be accumulated. The first
+    `depth` loops are those whose iterations bring a tile.
     """
 
     words: Number
     count: Number
     distinct: Number
+    depth: int = 0
 
     @property
     def accumulates(self) -> Number:
@@ -55,11 +57,14 @@ def visits(
     """
     count: Number = 1.0
     untouched: Number = retain
-    for loop in reversed(loops[:position]):
+    depth = 0 if retain is True else position
+    for at in range(position, 0, -1):
+        loop = loops[at - 1]
         if loop.rank in ranks:
+            depth = max(depth, at)
             count = count * loop.extent
             untouched = untouched & (loop.extent == 1)
         elif untouched is not True:
             count = count * np.where(untouched, 1.0, loop.extent)
     outer = loops[:position]
-    return Visits(product(loops[position:], ranks), count, product(outer, ranks))
+    return Visits(product(loops[position:], ranks), count, product(outer, ranks), depth)

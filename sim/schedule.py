@@ -9,7 +9,7 @@ import numpy as np
 
 from archs import Architecture, ComputeArray
 from einsum_cascade import Cascade
-from sim.accesses import Tally
+from sim.accesses import Tally, worked_share
 from sim.mapping import EinsumMapping, Number, Phase
 from sim.nest import product
 
@@ -49,20 +49,35 @@ def point_cycles(cascade: Cascade, array: ComputeArray, mapping: EinsumMapping) 
     return busiest
 
 
-def einsum_cycles(cascade: Cascade, architecture: Architecture, mapping: EinsumMapping) -> Number:
-    """Cycles of an Einsum on its array: its temporal iterations, each of one point a PE."""
+def einsum_cycles(
+    cascade: Cascade,
+    architecture: Architecture,
+    shape: Mapping[str, Number],
+    mapping: EinsumMapping,
+) -> Number:
+    """Cycles of an Einsum on its array: its temporal iterations, each of one point a PE.
+
+    Iterations whose whole wavefront a filter leaves out are skipped.
+    """
     array = architecture.array(mapping.array)
-    return product(mapping.temporal) * point_cycles(cascade, array, mapping)
+    worked = worked_share(cascade, mapping, shape, len(mapping.temporal))
+    return product(mapping.temporal) * worked * point_cycles(cascade, array, mapping)
 
 
-def timing(cascade: Cascade, architecture: Architecture, phase: Phase, tally: Tally) -> Timing:
+def timing(
+    cascade: Cascade,
+    architecture: Architecture,
+    shape: Mapping[str, Number],
+    phase: Phase,
+    tally: Tally,
+) -> Timing:
     """The latency of a phase under its schedule.
 
     Overlapped, the busiest array or memory sets it. With steps, the busiest array of each step
     does, the stalls are added, and what the memories need beyond that.
     """
     clock = architecture.clock_hz
-    cycles = {m.einsum: einsum_cycles(cascade, architecture, m) for m in phase.einsums}
+    cycles = {m.einsum: einsum_cycles(cascade, architecture, shape, m) for m in phase.einsums}
     on = {m.einsum: m.array for m in phase.einsums}
     arrays = [array.name for array in architecture.arrays]
     busy: dict[str, Number] = {name: np.float64(0) for name in arrays}
