@@ -96,10 +96,7 @@ def filtered_points(cascade: Cascade, einsum: Einsum, values: Mapping[str, Any])
     space = filtered_space(cascade, einsum, values)
     total: Any = 1
     for band in space.bands:
-        if band.closed:
-            total = total * _count(band)
-        else:
-            total = total * _enumerated(band, values, einsum)
+        total = total * (_count(band) if band.closed else _enumerated(band, values, einsum))
     for start, stop in space.free.values():
         total = total * (stop - start)
     if space.always is np.True_ or space.always is True:

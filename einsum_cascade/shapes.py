@@ -191,8 +191,9 @@ def size_in(cascade: Cascade, tensor: str, values: Mapping[str, Any]) -> Any:
 def points(cascade: Cascade, einsum: str, shape: Shape) -> Any:
     """Points of the iteration space of `einsum`, those that its filters leave out not counted.
 
-    Filters on data count by their expected occupancy. Bounds on one variable and on the difference of two (`m <= p`, `p - W < m`) are counted in
-    closed form; other filters point by point, up to 10^8 of them. Raises `InputError` beyond that.
+    Filters on data count by their expected occupancy. Bounds on one variable and on the difference
+    or the sum of two (`m <= p`, `p - W < m`, `x + k < X`) are counted in closed form; other filters
+    point by point, up to 10^8 of them. Raises `InputError` beyond that.
     """
     return points_in(cascade, cascade.einsum(einsum), numbers(cascade, shape))
 

@@ -108,9 +108,7 @@ def _product(sizes: Any) -> Any:
     return reduce(lambda a, b: a * b, sizes, 1.0)
 
 
-def _sizes(
-    cascade: Cascade, values: Mapping[str, Any], sizes: Mapping[str, Any]
-) -> dict[str, Any]:
+def _sizes(cascade: Cascade, values: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
     """Tile extents of partitioned ranks too: the coordinates that a tile spans."""
     result = dict(sizes)
     for rank in cascade.ranks.values():

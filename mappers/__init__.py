@@ -31,6 +31,10 @@ _MAPPERS = {
         "mappers.fusemax",
         "FuseMax: a one-pass cascade fused on tiles of queries and keys",
     ),
+    "fused": (
+        "mappers.fused",
+        "any cascade, fused as far as its passes allow; the best of a stated space",
+    ),
 }
 
 

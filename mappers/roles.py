@@ -9,8 +9,7 @@ import numpy as np
 
 from archs import Architecture, ComputeArray
 from einsum_cascade import Cascade, Einsum, InputError
-from sim.accesses import generation_ranks, shown_tensor
-from sim.legality import analysis_of
+from sim.accesses import analysis_of, generation_ranks, shown_tensor
 from sim.mapping import Loop, Number
 
 
@@ -41,6 +40,29 @@ def ranks_of(cascade: Cascade, tensor: str) -> frozenset[str]:
     return frozenset(cascade.ranks[r].parent or r for r in cascade.tensors[tensor].ranks)
 
 
+def padded_shape(cascade: Cascade, shape: Mapping[str, Number], side: Number) -> dict[str, Number]:
+    """Extents of all ranks. An inner part that nothing gives is as large as the array's side.
+
+    A rank that such a part does not divide is padded to whole tiles: their costs are counted, as
+    hardware has them.
+    """
+    given = dict(shape)
+    for rank in cascade.ranks.values():
+        if len(rank.partition) != 2 or rank.name not in given:
+            continue
+        outer, inner = rank.partition
+        if {outer, inner} & (given.keys() | cascade.defaults.keys()):
+            continue
+        length = np.asarray(given[rank.name])
+        size = np.minimum(np.asarray(side), length)
+        given[inner] = size
+        given[rank.name] = np.ceil(length / size) * size
+        for other in cascade.ranks.values():
+            if other.like == rank.name and other.name in given:
+                given[other.name] = given[rank.name]
+    return cascade.resolve_shape(given)
+
+
 def batch_ranks(cascade: Cascade) -> tuple[str, ...]:
     """The ranks on every input and output: nothing is shared along them."""
     ends = [ranks_of(cascade, t) for t in (*cascade.inputs, *cascade.outputs)]
@@ -69,6 +91,8 @@ class Product:
 def as_product(cascade: Cascade, einsum: Einsum) -> Product | None:
     """`einsum` as a matrix product, or None when it is none."""
     if einsum.operations != {"mac": 1} or len(einsum.operands) != 2:
+        return None
+    if einsum.filters or einsum.data_filters or any(a.gathers for a in einsum.operands):
         return None
     z = {v.upper() for v in einsum.output.variables}
     x, w = ({v.upper() for v in a.variables} for a in einsum.operands)

@@ -31,8 +31,7 @@ from sim import (
     always,
     footprint_bytes,
 )
-from sim.accesses import computing, shown_tensor
-from sim.legality import analysis_of
+from sim.accesses import analysis_of, computing, shown_tensor
 from sim.mapping import Number
 
 NAME = "unfused"

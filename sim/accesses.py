@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 
 from archs import Architecture, Memory
-from einsum_cascade import Cascade, Einsum
+from einsum_cascade import Cascade, Einsum, PassAnalysis, analyze_passes
 from einsum_cascade.affine import Affine
 from einsum_cascade.tiles import tile_share
 from einsum_cascade.views import Shown, reads, view_of
@@ -110,8 +111,35 @@ def computing(cascade: Cascade) -> tuple[Einsum, ...]:
     return tuple(e for e in cascade.einsums if not (e.is_view or e.is_constant))
 
 
+@lru_cache(maxsize=64)
+def analysis_of(cascade: Cascade) -> PassAnalysis:
+    """The pass analysis of a cascade, made once."""
+    return analyze_passes(cascade)
+
+
+@lru_cache(maxsize=4096)
 def generation_ranks(cascade: Cascade, tensor: str) -> frozenset[str]:
-    """The iterative ranks along which a tensor is a running state: one generation is alive."""
+    """The iterative ranks along which a tensor is a running state: one generation is alive.
+
+    Not so where a later pass reads the generations again: then all of them are kept.
+    """
+    state = set(iterated_ranks(cascade, tensor))
+    for rank in tuple(state):
+        for reader in cascade.consumers[tensor]:
+            varies = any(
+                rank.lower() in access.variables
+                for access in reader.operands
+                if access.tensor == tensor
+            )
+            made = [e.name for e in cascade.producers[tensor] if rank in e.ranks]
+            if varies and not analysis_of(cascade).fusible([*made, reader.name], rank):
+                state.discard(rank)
+    return frozenset(state)
+
+
+@lru_cache(maxsize=4096)
+def iterated_ranks(cascade: Cascade, tensor: str) -> frozenset[str]:
+    """The iterative ranks along which each coordinate of a tensor is made from the one before."""
     state = set()
     for einsum in cascade.producers[tensor]:
         for index in einsum.output.indices:

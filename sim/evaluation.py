@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from archs import Architecture
-from sim.accesses import computing, shown_tensor, tally
+from sim.accesses import analysis_of, computing, shown_tensor, tally
 from sim.energy import Accounting, energy_terms
 from sim.form import check_form
-from sim.legality import Objection, analysis_of, objections
+from sim.legality import Objection, objections
 from sim.mapping import Mapping as MappingOf
-from sim.mapping import Number, Phase, PhaseChoice
+from sim.mapping import MappingChoice, Number, Phase, PhaseChoice
 from sim.schedule import point_cycles, timing
 
 Terms = Mapping[str, Number]
@@ -75,13 +75,17 @@ class Evaluation:
         return total
 
 
-def evaluate(mapping: MappingOf, accounting: Accounting = "full") -> Evaluation:
+def evaluate(mapping: MappingOf | MappingChoice, accounting: Accounting = "full") -> Evaluation:
     """Cost all design points of `mapping` in one go.
 
     Every number comes back as an array of the common shape of all that the mapping holds (at least
     one dimension). Nothing is raised for a mapping that cannot be: its points say why. One that
     means nothing (see `sim.form`) raises ValueError.
     """
+    if isinstance(mapping, MappingChoice):
+        shape = np.broadcast_shapes(np.shape(mapping.index), *map(_common_shape, mapping.options))
+        alike = [_spread(evaluate(option, accounting), shape) for option in mapping.options]
+        return select(alike, mapping.index)
     shape = _common_shape(mapping)
     phases = []
     for choice in mapping.phases:
@@ -254,6 +258,17 @@ def select(evaluations: Sequence[Evaluation], index: Number) -> Evaluation:
     reasons = np.choose(chosen, [e.infeasible for e in evaluations])
     notes = np.choose(chosen, [e.mapping_notes for e in evaluations])
     return replace(picked, infeasible=reasons, mapping_notes=notes)
+
+
+def _spread(evaluation: Evaluation, shape: tuple[int, ...]) -> Evaluation:
+    """The same with every array of `shape`."""
+
+    def spread(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: np.broadcast_to(each, shape) for key, each in value.items()}
+        return np.broadcast_to(value, shape)
+
+    return Evaluation(**{f.name: spread(getattr(evaluation, f.name)) for f in fields(evaluation)})
 
 
 def _common_shape(mapping: MappingOf) -> tuple[int, ...]:

@@ -15,8 +15,9 @@ from itertools import combinations
 import numpy as np
 
 from archs import Architecture
-from einsum_cascade import Cascade, PassAnalysis, analyze_passes
-from sim.accesses import Tally, Use, generation_ranks, uses
+from einsum_cascade import Cascade, Einsum
+from einsum_cascade.dependencies import feeds_itself, recurrences
+from sim.accesses import Tally, Use, analysis_of, generation_ranks, iterated_ranks, uses
 from sim.mapping import IN_ARRAY, EinsumMapping, Loop, Mask, Number, Phase
 from sim.nest import product
 
@@ -33,12 +34,6 @@ class Objection:
         """The reason at flat index `index` of arrays of `shape`."""
         values = (float(np.broadcast_to(number, shape).flat[index]) for number in self.numbers)
         return self.text.format(*values)
-
-
-@lru_cache(maxsize=64)
-def analysis_of(cascade: Cascade) -> PassAnalysis:
-    """The pass analysis of a cascade, made once."""
-    return analyze_passes(cascade)
 
 
 def objections(
@@ -302,12 +297,32 @@ def _forwarding(
     )
 
 
+@lru_cache(maxsize=1024)
+def exchanges_along(cascade: Cascade, iterated: str, rank: str) -> bool:
+    """Whether one step of an iteration needs what another coordinate of `rank` made before it.
+
+    Then the loop over `iterated` must lie outside of any loop over `rank`. It is not so if every
+    Einsum of the recurrence keeps the rank, coordinate by coordinate (queries, in attention).
+    """
+    for group in recurrences(cascade):
+        if not all(iterated in e.ranks for e in group) or not feeds_itself(cascade, group):
+            continue
+        made = {e.output.tensor for e in group}
+        for einsum in group:
+            if rank in einsum.reduction_ranks or rank not in einsum.ranks:
+                return True
+            for access in einsum.operands:
+                if access.tensor in made and rank.lower() not in access.variables:
+                    return True
+    return False
+
+
 def _states(cascade: Cascade, architecture: Architecture, phase: Phase) -> Iterator[Objection]:
     """A running value is there when its next generation is made, and generations follow in time."""
     writers = {m.einsum: m for m in phase.einsums}
     for use in uses(cascade, phase):
         m = use.mapping
-        for rank in generation_ranks(cascade, use.tensor):
+        for rank in iterated_ranks(cascade, use.tensor):
             at = [i for i, loop in enumerate(m.loops) if loop.rank == rank]
             for i in at:
                 if m.loops[i].spatial:
@@ -318,6 +333,18 @@ def _states(cascade: Cascade, architecture: Architecture, phase: Phase) -> Itera
                     )
             if not at:
                 continue
+            for outside in m.loops[: at[0]]:
+                if outside.rank != rank and exchanges_along(cascade, rank, outside.rank):
+                    yield Objection(
+                        outside.extent > 1,
+                        f"{m.einsum} loops over {outside.rank} outside of the iterative rank "
+                        f"{rank}, but each generation of {use.tensor} needs other coordinates of "
+                        f"{outside.rank} of the one before",
+                    )
+            if rank not in generation_ranks(cascade, use.tensor):
+                continue
+            if not _varies(cascade.einsum(m.einsum), use.tensor, rank):
+                continue  # only the last generation, behind the iteration
             writer = writers.get(use.tensor)
             if writer is not None and _common(writer, m) <= at[0] and writer is not m:
                 yield Objection(
@@ -346,6 +373,12 @@ def _states(cascade: Cascade, architecture: Architecture, phase: Phase) -> Itera
                         f"generation only: the rest is overwritten before its loop over {rank} "
                         f"comes round",
                     )
+
+
+def _varies(einsum: Einsum, tensor: str, rank: str) -> bool:
+    """Whether the Einsum touches one generation after the other, not a fixed one."""
+    accesses = (*einsum.operands, einsum.output)
+    return any(a.tensor == tensor and rank.lower() in a.variables for a in accesses)
 
 
 def _order(m: EinsumMapping, common: int, writer: Use) -> list[str]:

@@ -156,6 +156,14 @@ class Mapping:
     notes: Any = ""
 
 
+@dataclass(frozen=True)
+class MappingChoice:
+    """Mappings of different structure of one cascade, one of which each design point takes."""
+
+    options: tuple[Mapping, ...]
+    index: Number = 0
+
+
 def always(home: str, *tiles: Tile, **rest: Any) -> tuple[Option, ...]:
     """One residency at every point."""
     return (Option(True, Residency(home, tiles, **rest)),)

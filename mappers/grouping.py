@@ -1,0 +1,178 @@
+"""Which Einsums run together: groups that share loops, worked out from the passes of a cascade.
+
+A group is a run of Einsums, in the order of their dependencies, that have a rank in common along
+which all of them are in one pass. Inside of it the same is asked again for the ranks that are left.
+An iterative rank is looped over in order, outside of every rank along which its steps exchange
+values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from einsum_cascade import Cascade, Einsum
+from sim.accesses import analysis_of, computing
+from sim.legality import exchanges_along
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an Einsum stands: the ranks of the loops around it.
+
+    `whole` ranks are looped over one coordinate at a time, outermost; `rows` in tiles of tiles,
+    `stream` in tiles between those two levels. A None is no such loop. Einsums of one `run` share
+    the loop over `stream`.
+    """
+
+    whole: tuple[str, ...]
+    rows: str | None
+    stream: str | None
+    run: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Einsums that share the loops over `whole` and `rows`, each at its place."""
+
+    einsums: tuple[Einsum, ...]
+    places: tuple[Place, ...]
+
+
+def grouped(cascade: Cascade, extents: Mapping[str, float], least: float) -> tuple[Group, ...]:
+    """The groups of a cascade. `extents` are typical extents, to prefer long ranks as rows.
+
+    A rank shorter than `least` is not worth a loop that streams it.
+    """
+    ordered = [e for e in cascade.order if e in computing(cascade)]
+    return tuple(_groups(cascade, ordered, batch_of(cascade, ordered), extents, least))
+
+
+def kernels(cascade: Cascade, extents: Mapping[str, float], least: float) -> tuple[Group, ...]:
+    """Each product by itself, and what stands between two of them together.
+
+    Einsums of an iteration stay in their group: they exchange values at every step.
+    """
+    result: list[Group] = []
+    batch = batch_of(cascade, [e for e in cascade.order if e in computing(cascade)])
+    for group in grouped(cascade, extents, least):
+        if any(cascade.ranks[r].iterative for e in group.einsums for r in e.ranks):
+            result.append(group)
+            continue
+        runs: list[list[Einsum]] = []
+        for position, einsum in enumerate(group.einsums):
+            product = "mac" in einsum.operations
+            before = position > 0 and "mac" not in group.einsums[position - 1].operations
+            if product or not before:
+                runs.append([einsum])
+            else:
+                runs[-1].append(einsum)
+        for run in runs:
+            whole = tuple(r for r in batch if all(r in e.ranks for e in run))
+            result += _groups(cascade, run, whole, extents, least)
+    return tuple(result)
+
+
+def batch_of(cascade: Cascade, einsums: Sequence[Einsum]) -> tuple[str, ...]:
+    """Ranks that every Einsum and nearly every tensor has: nothing is shared along them."""
+    common = _common(cascade, einsums, ())
+    ends = [*cascade.inputs, *cascade.outputs]
+
+    def has(tensor: str, rank: str) -> bool:
+        return rank in cascade.tensors[tensor].ranks
+
+    everywhere = [r for r in common if not cascade.ranks[r].iterative]
+    return tuple(r for r in everywhere if all(has(t, r) for t in _activations(cascade, ends, r)))
+
+
+def _activations(cascade: Cascade, ends: Sequence[str], rank: str) -> list[str]:
+    """Of the inputs and outputs, those that share another rank of every Einsum with `rank`.
+
+    Weights and tables that lack the rank do not make it one of rows by themselves.
+    """
+    with_rank = [t for t in ends if rank in cascade.tensors[t].ranks]
+    largest = max((len(cascade.tensors[t].ranks) for t in with_rank), default=0)
+    return [t for t in ends if len(cascade.tensors[t].ranks) >= largest - 1]
+
+
+def _groups(
+    cascade: Cascade,
+    einsums: Sequence[Einsum],
+    whole: tuple[str, ...],
+    extents: Mapping[str, float],
+    least: float,
+) -> list[Group]:
+    groups = []
+    for run, common in _runs(cascade, einsums, whole):
+        iterative = [r for r in common if cascade.ranks[r].iterative]
+        free = [r for r in common if r not in iterative]
+        if not free and iterative:
+            around = (*whole, iterative[0])
+            groups += _groups(cascade, run, around, extents, least)
+            continue
+        rows = _rows(run, free, extents)
+        places = []
+        placed = (*whole, rows) if rows else whole
+        for number, (part, left) in enumerate(_runs(cascade, run, placed)):
+            stream = _stream(cascade, part, left, extents, least)
+            places += [Place(whole, rows, stream, number)] * len(part)
+        groups.append(Group(tuple(run), tuple(places)))
+    return groups
+
+
+def _rows(run: Sequence[Einsum], free: Sequence[str], extents: Mapping[str, float]) -> str | None:
+    """The longest rank that all share; rather one that no Einsum reduces."""
+    kept = [r for r in free if not any(r in e.reduction_ranks for e in run)]
+    choice = kept if kept and len(run) == 1 else free
+    return max(choice, key=lambda r: (extents[r], r in kept), default=None)
+
+
+def _stream(
+    cascade: Cascade,
+    run: Sequence[Einsum],
+    left: Sequence[str],
+    extents: Mapping[str, float],
+    least: float,
+) -> str | None:
+    for rank in left:
+        if cascade.ranks[rank].iterative:
+            return rank
+    outer = {rank.partition[0] for rank in cascade.ranks.values() if rank.partition}
+    long = [r for r in left if extents[r] > least or r in outer]
+    return max(long, key=lambda r: extents[r], default=None) if len(run) > 1 else None
+
+
+def _runs(
+    cascade: Cascade, einsums: Sequence[Einsum], placed: Sequence[str]
+) -> list[tuple[list[Einsum], list[str]]]:
+    """The longest runs of Einsums with a rank in common, and these ranks."""
+    result: list[tuple[list[Einsum], list[str]]] = []
+    for einsum in einsums:
+        if result:
+            run, _ = result[-1]
+            common = _common(cascade, [*run, einsum], placed)
+            if common:
+                result[-1] = ([*run, einsum], common)
+                continue
+        result.append(([einsum], _common(cascade, [einsum], placed)))
+    return result
+
+
+def _common(cascade: Cascade, einsums: Sequence[Einsum], placed: Sequence[str]) -> list[str]:
+    """Ranks over which the Einsums can share a loop, given the loops that are placed around."""
+    analysis = analysis_of(cascade)
+    names = [e.name for e in einsums]
+    open_ranks = {r for e in einsums for r in e.ranks if cascade.ranks[r].iterative} - set(placed)
+    found = []
+    for rank in einsums[0].ranks:
+        if rank in placed or not all(rank in e.ranks for e in einsums):
+            continue
+        if not analysis.fusible(names, rank):
+            continue
+        if any(exchanges_along(cascade, t, rank) for t in open_ranks if t != rank):
+            continue
+        found.append(rank)
+    return found
+
+
+__all__ = ["Group", "Place", "batch_of", "grouped", "kernels"]

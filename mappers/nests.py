@@ -1,0 +1,336 @@
+"""Loop nests and residencies of groups of Einsums, for many candidate tile sizes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as MappingABC
+from dataclasses import dataclass
+
+import numpy as np
+
+from archs import ComputeArray
+from einsum_cascade import Cascade, Einsum
+from einsum_cascade.views import reads
+from mappers.factors import largest_divisor
+from mappers.grouping import Group, Place
+from mappers.roles import states, supports, tiles
+from sim import IN_ARRAY, EinsumMapping, Loop, Mapping, Option, Phase, Residency, Tile, always
+from sim.accesses import analysis_of
+from sim.mapping import Number
+from sim.nest import product
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is chosen beside the groups.
+
+    `rows_at_once` and `row_tiles` bound the rows of a wavefront, and the tiles of them that are
+    worked on while a tile of the streamed rank stays (arrays of candidates). `keep` holds inputs
+    that rows do not move on chip for all rows; `dense_only` leaves to the 2D array only what has
+    the inner rank of a stream, or is a product; `along_rows` spreads rows over a 1D array, rather
+    than a fiber of one row.
+    """
+
+    rows_at_once: Number
+    row_tiles: Number
+    keep: bool
+    dense_only: bool
+    along_rows: bool
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """An Einsum with its nest and the group it is in."""
+
+    einsum: Einsum
+    nest: EinsumMapping
+    place: Place
+
+
+def build(
+    on: Mapping,
+    name: str,
+    groups: tuple[Group, ...],
+    form: Form,
+    two: ComputeArray,
+    one: ComputeArray,
+    typical: MappingABC[str, float],
+) -> Phase:
+    """One phase of groups: they share the loops over their `whole` ranks, and nothing else."""
+    placed = []
+    for number, group in enumerate(groups):
+        for einsum, place in zip(group.einsums, group.places, strict=True):
+            nest = _nest(on, number, einsum, place, form, two, one, typical)
+            placed.append(_Placed(einsum, nest, place))
+    return Phase(name, tuple(p.nest for p in placed), _residency(on, placed, form))
+
+
+def _nest(
+    on: Mapping,
+    number: int,
+    einsum: Einsum,
+    place: Place,
+    form: Form,
+    two: ComputeArray,
+    one: ComputeArray,
+    typical: MappingABC[str, float],
+) -> EinsumMapping:
+    cascade, shape = on.cascade, on.shape
+    rows, stream = place.rows, place.stream if place.stream in einsum.ranks else None
+    outer_part = stream is not None and cascade.ranks[stream].parent is not None
+    inner = _inner_of(cascade, stream) if outer_part else stream
+    own = [r for r in einsum.ranks if r not in (*place.whole, rows)]
+    own = [r for r in own if not (r == stream and (outer_part or cascade.ranks[r].iterative))]
+    own.sort(key=lambda r: r in einsum.reduction_ranks)  # sums stay in the PEs
+    array, spatial = _binding(cascade, einsum, own, rows, inner, form, two, one, typical)
+    width = {r: np.minimum(s, shape[r]) for r, s in zip(spatial, array.shape, strict=False)}
+
+    shared = [Loop(r, r, shape[r]) for r in place.whole]
+    inner_rows: list[Loop] = []
+    if rows is not None:
+        at_once = np.minimum(form.rows_at_once, _side_of_rows(two, one, shape[rows]))
+        count = tiles(shape[rows], at_once)
+        together = largest_divisor_of(count, form.row_tiles)
+        shared.append(Loop(f"{rows}2:{number}", rows, tiles(count, together)))
+        inner_rows = [Loop(f"{rows}1:{number}", rows, together)]
+        if rows in width:
+            width[rows] = at_once
+        else:
+            own.append(rows)
+    if stream is not None:
+        whole_stream = outer_part or cascade.ranks[stream].iterative
+        step = 1.0 if whole_stream else np.minimum(two.shape[0], shape[stream])
+        loop = Loop(f"{stream}1:{number}.{place.run}", stream, tiles(shape[stream], step))
+        shared.append(loop)
+    shared += inner_rows
+    temporal, unrolled = [], []
+    for rank in own:
+        extent = shape[rank]
+        if rank == rows:
+            extent = at_once
+        elif rank == stream:
+            extent = np.minimum(two.shape[0], shape[rank])
+        if rank in width:
+            width[rank] = np.minimum(width[rank], extent)
+            extent = tiles(extent, width[rank])
+        temporal.append(Loop(f"{rank}t", rank, extent))
+    for rank in spatial:
+        unrolled.append(Loop(f"{rank}0", rank, width[rank], True))
+    return EinsumMapping(
+        einsum.name, array.name, (*shared, *temporal, *unrolled), len(shared), "pipelined"
+    )
+
+
+def _inner_of(cascade: Cascade, stream: str | None) -> str | None:
+    """The part that lies inside of a streamed outer part."""
+    if stream is None:
+        return None
+    parts = cascade.inner_to(stream)
+    return parts[-1] if parts else None
+
+
+def _side_of_rows(two: ComputeArray, one: ComputeArray, rows: Number) -> Number:
+    return np.minimum(np.minimum(two.shape[1], one.shape[0]), rows)
+
+
+def largest_divisor_of(count: Number, limit: Number) -> Number:
+    """The largest divisor of the tiles that is not above a power-of-two limit."""
+    count, limit = np.broadcast_arrays(count, np.asarray(limit, dtype=np.float64))
+    return largest_divisor(count, limit).reshape(count.shape)
+
+
+def _binding(
+    cascade: Cascade,
+    einsum: Einsum,
+    own: list[str],
+    rows: str | None,
+    inner: str | None,
+    form: Form,
+    two: ComputeArray,
+    one: ComputeArray,
+    typical: MappingABC[str, float],
+) -> tuple[ComputeArray, list[str]]:
+    """The array of an Einsum and the ranks that are spread over it, one a dimension."""
+
+    def filled(rank: str, side: Number) -> float:
+        return min(float(np.max(side)), typical[rank])
+
+    iterative = {r for r in own if cascade.ranks[r].iterative}
+    choice = [r for r in (*own, *([rows] if rows else [])) if r not in iterative]
+    best = max(choice, key=lambda r: (filled(r, one.shape[0]), r == rows), default=None)
+    lanes = rows or best
+    if lanes is not None and best is not None:
+        short = filled(lanes, one.shape[0]) * 2 < filled(best, one.shape[0])
+        lanes = best if short else lanes
+    others = [r for r in choice if r != lanes]
+    across = max(others, key=lambda r: (r == inner, filled(r, two.shape[0])), default=None)
+    dense = einsum.operations.get("mac", 0) > 0 or (inner is not None and inner in einsum.ranks)
+    wanted = dense or not form.dense_only or not supports(one, einsum)
+    if supports(two, einsum) and across is not None and lanes is not None and wanted:
+        return two, [across, lanes]
+    if supports(two, einsum) and not supports(one, einsum):
+        return two, [r for r in (lanes,) if r is not None]
+    if not form.along_rows and across is not None:
+        lanes = max((r for r in choice if r != rows), key=lambda r: filled(r, one.shape[0]))
+    return one, [r for r in (lanes,) if r is not None]
+
+
+def _common(a: EinsumMapping, b: EinsumMapping) -> int:
+    depth = 0
+    for first, second in zip(a.loops[: a.shared], b.loops[: b.shared], strict=False):
+        if first.name != second.name:
+            break
+        depth += 1
+    return depth
+
+
+def _below(nest: EinsumMapping, depth: int) -> str | None:
+    return nest.loops[depth - 1].name if depth else None
+
+
+def _residency(on: Mapping, placed: list[_Placed], form: Form) -> dict[str, tuple[Option, ...]]:
+    cascade, architecture = on.cascade, on.architecture
+    outermost, buffer = (m.name for m in architecture.memories[:2])
+    here = {p.einsum.name: p for p in placed}
+    readers: dict[str, list[_Placed]] = {}
+    for p in placed:
+        for read in reads(cascade, p.einsum):
+            readers.setdefault(read.tensor, []).append(p)
+    made = {p.einsum.output.tensor: p for p in placed}
+    needed = _needed_elsewhere(cascade, set(here))
+    result: dict[str, tuple[Option, ...]] = {}
+    running = states(cascade)
+    for tensor in {**readers, **made}:
+        using = readers.get(tensor, [])
+        writer = made.get(tensor)
+        if writer is None:
+            tiles_of = {
+                p.einsum.name: _input_tiles(cascade, buffer, tensor, p, form) for p in using
+            }
+            result[tensor] = always(outermost, tiles_of=tiles_of)
+        elif cascade.tensors[tensor].role == "output" or tensor in needed:
+            result[tensor] = _leaving(on, tensor, writer, using, outermost, buffer)
+        elif tensor in running:
+            depth = min(_before_iteration(cascade, tensor, p.nest) for p in (writer, *using))
+            result[tensor] = always(buffer, Tile(buffer, _below(writer.nest, depth)))
+        elif not using:
+            result[tensor] = always(outermost)
+        elif all(_forwards(on, tensor, writer, p) for p in using):
+            result[tensor] = always(IN_ARRAY)
+        else:
+            direct = frozenset(p.einsum.name for p in using if _forwards(on, tensor, writer, p))
+            depth = min(_common(writer.nest, p.nest) for p in using)
+            crossing = any(p.nest.array != writer.nest.array for p in using)
+            kept = Tile(buffer, _below(writer.nest, depth), copies=2 if crossing else 1)
+            result[tensor] = always(buffer, kept, handed_to=direct)
+    return result
+
+
+def _needed_elsewhere(cascade: Cascade, here: set[str]) -> set[str]:
+    """Tensors that an Einsum of another phase reads."""
+    found = set()
+    for einsum in cascade.einsums:
+        if einsum.name not in here and not einsum.is_view:
+            found |= {read.tensor for read in reads(cascade, einsum)}
+    return found
+
+
+def _input_tiles(
+    cascade: Cascade, buffer: str, tensor: str, user: _Placed, form: Form
+) -> tuple[Tile, ...]:
+    """The tile of an input: for a tile of rows if they move it, else for all rows or streamed."""
+    nest, place = user.nest, user.place
+    moved = {
+        v.upper()
+        for read in reads(cascade, user.einsum)
+        if read.tensor == tensor
+        for v in read.variables
+    }
+    base = len(place.whole)
+    while base and nest.loops[base - 1].rank not in moved and form.keep:
+        base -= 1  # weights that a batch rank does not move
+    if place.rows is None:
+        return (Tile(buffer, _below(nest, base if form.keep else nest.shared)),)
+    if place.rows in moved:
+        return (Tile(buffer, _below(nest, len(place.whole) + 1)),)
+    return (Tile(buffer, _below(nest, base if form.keep else nest.shared - 1)),)
+
+
+def _leaving(
+    on: Mapping,
+    tensor: str,
+    writer: _Placed,
+    using: list[_Placed],
+    outermost: str,
+    buffer: str,
+) -> tuple[Option, ...]:
+    """A result for the outermost memory: partial sums of a shared loop stay in the buffer."""
+    ranks = set(writer.einsum.reduction_ranks)
+    summed = [i for i, lp in enumerate(writer.nest.loops[: writer.nest.shared]) if lp.rank in ranks]
+    running = tensor in states(on.cascade)
+    kept: tuple[Tile, ...] = ()
+    if running:
+        depth = _before_iteration(on.cascade, tensor, writer.nest)
+        kept = (Tile(buffer, _below(writer.nest, depth)),)
+    elif summed:
+        kept = (Tile(buffer, _below(writer.nest, summed[0])),)
+    direct = frozenset(p.einsum.name for p in using if _forwards(on, tensor, writer, p))
+    return (Option(True, Residency(outermost, kept, handed_to=direct)),)
+
+
+def _before_iteration(cascade: Cascade, tensor: str, nest: EinsumMapping) -> int:
+    """How many loops lie outside of the iteration of which a tensor is the running value."""
+    iterative = {
+        v.upper()
+        for e in cascade.producers[tensor]
+        for i in e.output.indices
+        if not i.is_plain
+        for v in i.variables
+    }
+    for depth, loop in enumerate(nest.loops[: nest.shared]):
+        if loop.rank in iterative:
+            return depth
+    # read behind the iteration: up to the loops that its steps are in
+    return sum(1 for lp in nest.loops[: nest.shared] if not lp.name.split(":")[0].endswith("1"))
+
+
+def _forwards(on: Mapping, tensor: str, writer: _Placed, reader: _Placed) -> bool:
+    """Whether the tensor needs no memory between the two, at every point and candidate."""
+    w, r = writer.nest, reader.nest
+    cascade, architecture = on.cascade, on.architecture
+    ranks = {v.upper() for v in writer.einsum.output.variables}
+    common = _common(w, r)
+    if w.array == r.array:
+        if [lp.name for lp in w.loops] == [lp.name for lp in r.loops]:
+            analysis = analysis_of(cascade)
+            both = set(writer.einsum.ranks) & set(reader.einsum.ranks)
+            if all(analysis.fusible((w.einsum, r.einsum), k) for k in both):
+                return True
+        spatial = product([lp for lp in w.loops if lp.spatial], frozenset(ranks))
+        words = product(w.loops[common:], frozenset(ranks)) / spatial
+        return bool(np.all(words <= architecture.array(w.array).register_words))
+    if (w.array, r.array) not in architecture.links:
+        return False
+    analysis = analysis_of(cascade)
+    both = set(writer.einsum.ranks) & set(reader.einsum.ranks)
+    if not all(analysis.fusible((w.einsum, r.einsum), k) for k in both):
+        return False
+    return _order(w, common, ranks) == _order(r, common, ranks)
+
+
+def _order(nest: EinsumMapping, common: int, ranks: set[str]) -> list[str]:
+    found = [lp.rank for lp in nest.loops[common:] if lp.rank in ranks]
+    return [rank for i, rank in enumerate(found) if i == 0 or rank != found[i - 1]]
+
+
+def structure(phase: Phase) -> tuple[object, ...]:
+    """What two phases of the same sizes have to share to be the same mapping."""
+    nests = tuple((n.array, tuple(lp.name for lp in n.loops)) for n in phase.einsums)
+    homes = tuple(
+        (tensor, o.residency.home, o.residency.tiles, tuple(o.residency.tiles_of.items()))
+        for tensor, options in phase.residency.items()
+        for o in options
+    )
+    return nests, homes
+
+
+__all__ = ["Form", "build", "structure"]
