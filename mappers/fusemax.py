@@ -18,11 +18,12 @@ from pydantic import BaseModel, ConfigDict
 from archs import Architecture
 from einsum_cascade import Cascade, Einsum
 from mappers.contraction import with_candidate_axis
-from mappers.factors import divisor_table, largest_divisor
+from mappers.factors import divisor_table
 from mappers.roles import (
     arrays,
     batch_ranks,
     handed_over,
+    padded_shape,
     ranks_of,
     refuse,
     split,
@@ -87,18 +88,15 @@ def place(
 ) -> Mapping:
     """Place a one-pass cascade.
 
-    `shape` gives every unpartitioned rank. The inner part of the keys is the side of the 2D array,
-    or the largest divisor of the keys below it; P1 is the largest divisor of the query tiles with
-    which everything that stays in the buffer fits.
+    `shape` gives every unpartitioned rank. The inner part of the keys is the side of the 2D array;
+    keys that do not divide are padded to whole tiles. P1 is the largest divisor of the query tiles
+    with which everything that stays in the buffer fits.
 
     Raises `InputError` for a cascade or an architecture of another form.
     """
     ranks = _ranks(cascade)
     two, one = arrays(architecture, NAME)
-    shape = dict(shape)
-    if ranks.inner not in shape:
-        shape[ranks.inner] = largest_divisor(shape[ranks.keys], two.shape[0])
-    full = cascade.resolve_shape(shape)
+    full = padded_shape(cascade, shape, two.shape[0])
     across = np.minimum(np.minimum(two.shape[1], one.shape[0]), full[ranks.queries])
     count = np.atleast_1d(tiles(full[ranks.queries], across))
     candidates = divisor_table(count)

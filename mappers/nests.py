@@ -14,7 +14,7 @@ from mappers.factors import largest_divisor
 from mappers.grouping import Group, Place
 from mappers.roles import states, supports, tiles
 from sim import IN_ARRAY, EinsumMapping, Loop, Mapping, Option, Phase, Residency, Tile, always
-from sim.accesses import analysis_of
+from sim.accesses import analysis_of, iterated_ranks
 from sim.mapping import Number
 from sim.nest import product
 
@@ -279,13 +279,7 @@ def _leaving(
 
 def _before_iteration(cascade: Cascade, tensor: str, nest: EinsumMapping) -> int:
     """How many loops lie outside of the iteration of which a tensor is the running value."""
-    iterative = {
-        v.upper()
-        for e in cascade.producers[tensor]
-        for i in e.output.indices
-        if not i.is_plain
-        for v in i.variables
-    }
+    iterative = iterated_ranks(cascade, tensor)
     for depth, loop in enumerate(nest.loops[: nest.shared]):
         if loop.rank in iterative:
             return depth

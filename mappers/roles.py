@@ -41,10 +41,10 @@ def ranks_of(cascade: Cascade, tensor: str) -> frozenset[str]:
 
 
 def padded_shape(cascade: Cascade, shape: Mapping[str, Number], side: Number) -> dict[str, Number]:
-    """Extents of all ranks. An inner part that nothing gives is as large as the array's side.
+    """Extents of all ranks. An inner part that nothing gives is at most as large as an array's side.
 
-    A rank that such a part does not divide is padded to whole tiles: their costs are counted, as
-    hardware has them.
+    As many tiles as that takes are made equally large; a rank that they do not divide is padded by
+    less than one coordinate a tile, whose costs are counted.
     """
     given = dict(shape)
     for rank in cascade.ranks.values():
@@ -54,9 +54,9 @@ def padded_shape(cascade: Cascade, shape: Mapping[str, Number], side: Number) ->
         if {outer, inner} & (given.keys() | cascade.defaults.keys()):
             continue
         length = np.asarray(given[rank.name])
-        size = np.minimum(np.asarray(side), length)
-        given[inner] = size
-        given[rank.name] = np.ceil(length / size) * size
+        count = tiles(length, np.minimum(np.asarray(side), length))
+        given[inner] = tiles(length, count)
+        given[rank.name] = count * given[inner]
         for other in cascade.ranks.values():
             if other.like == rank.name and other.name in given:
                 given[other.name] = given[rank.name]
@@ -92,7 +92,7 @@ def as_product(cascade: Cascade, einsum: Einsum) -> Product | None:
     """`einsum` as a matrix product, or None when it is none."""
     if einsum.operations != {"mac": 1} or len(einsum.operands) != 2:
         return None
-    if einsum.filters or einsum.data_filters or any(a.gathers for a in einsum.operands):
+    if einsum.data_filters or any(a.gathers for a in einsum.operands):
         return None
     z = {v.upper() for v in einsum.output.variables}
     x, w = ({v.upper() for v in a.variables} for a in einsum.operands)

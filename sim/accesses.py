@@ -143,10 +143,9 @@ def iterated_ranks(cascade: Cascade, tensor: str) -> frozenset[str]:
     state = set()
     for einsum in cascade.producers[tensor]:
         for index in einsum.output.indices:
-            for variable in index.variables:
-                rank = cascade.ranks[variable.upper()]
-                if rank.iterative and not index.is_plain:
-                    state.add(rank.name)
+            ahead = index.variable is not None and not index.is_plain
+            if ahead and cascade.ranks[str(index.variable).upper()].iterative:
+                state.add(str(index.variable).upper())
     return frozenset(state)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from workloads.reference.proof import Array, Arrays, Extents, Proof
 
 
 def softmax(scores: Array, axis: int = -1) -> Array:
@@ -31,3 +29,41 @@ def unstable_attention(q: Array, k: Array, v: Array) -> Array:
     """The same without subtracting the maximum: overflows from scores of about 700."""
     weights = np.exp(np.einsum("bhep,bhem->bhmp", q, k))
     return np.asarray(np.einsum("bhmp,bhfm->bhfp", weights / weights.sum(2, keepdims=True), v))
+
+
+def _shape(generator: np.random.Generator) -> dict[str, int]:
+    return {rank: int(generator.integers(1, 6)) for rank in "BHPMEF"}
+
+
+def _tiled(generator: np.random.Generator) -> dict[str, int]:
+    tiles, keys = (int(n) for n in generator.integers(1, 5, 2))
+    return {**_shape(generator), "M": tiles * keys, "M0": keys}
+
+
+def random_inputs(
+    generator: np.random.Generator, shape: Extents, magnitude: float
+) -> dict[str, Array]:
+    """Q, K and V of every head; scores of the order of `magnitude`."""
+    b, h, p, m, e, f = (shape[rank] for rank in "BHPMEF")
+    each = np.sqrt(magnitude)  # of Q and of K
+    return {
+        "Q": generator.normal(size=(b, h, e, p)) * each,
+        "K": generator.normal(size=(b, h, e, m)) * each,
+        "V": generator.normal(size=(b, h, f, m)),
+    }
+
+
+def _expected(inputs: Arrays, shape: Extents) -> dict[str, Array]:
+    return {"AV": attention(inputs["Q"], inputs["K"], inputs["V"])}
+
+
+PROOFS = {
+    **{
+        name: Proof(_shape, random_inputs, _expected, stable=True)
+        for name in ("attention-3pass", "attention-3pass-deferred")
+    },
+    **{
+        name: Proof(_tiled, random_inputs, _expected, stable=True)
+        for name in ("attention-1pass", "attention-2pass", "attention-2pass-deferred")
+    },
+}

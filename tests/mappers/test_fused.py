@@ -1,0 +1,119 @@
+"""The mapper of any cascade: legal, as good as the papers' own mappings, honest about masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import mappers
+import workloads
+from archs import load_architecture
+from einsum_cascade import analyze_passes, parse_cascade
+from mappers.grouping import grouped
+from sim import evaluate
+
+LENGTHS = np.array([1024, 4096, 16384, 65536])
+MODEL = {"B": 64, "H": 12, "E": 64, "F": 64}
+
+
+def costs(mapper, name, architecture, **extents):
+    cascade = workloads.cascade(name) if isinstance(name, str) else name
+    shape = {**MODEL, "P": LENGTHS, "M": LENGTHS, **extents}
+    known = {k: v for k, v in shape.items() if k in cascade.ranks}
+    placed = mappers.place(
+        mapper,
+        mappers.check_options(mapper, {}),
+        cascade=cascade,
+        architecture=load_architecture(architecture).resolve({}),
+        shape={k: np.broadcast_to(v, LENGTHS.shape) for k, v in known.items()},
+    )
+    return evaluate(placed)
+
+
+@pytest.mark.parametrize("architecture", ["fusemax-cloud", "flat-cloud"])
+def test_no_worse_than_fusemax(architecture):
+    own, theirs = (costs(m, "attention-1pass", architecture) for m in ("fused", "fusemax"))
+    assert not np.any(np.isnan(own.latency_s))
+    edp = own.latency_s * own.energy_pj
+    assert np.all(edp <= theirs.latency_s * theirs.energy_pj * (1 + 1e-9))
+
+
+def test_no_worse_than_kernel_by_kernel():
+    for name in ("attention-3pass", "attention-3pass-deferred"):
+        own, theirs = (costs(m, name, "flat-cloud") for m in ("fused", "unfused"))
+        edp = own.latency_s * own.energy_pj
+        assert np.all(edp <= theirs.latency_s * theirs.energy_pj * (1 + 1e-9))
+
+
+@pytest.mark.parametrize("name", workloads.list_cascades("attention"))
+def test_places_every_variant_legally(name):
+    """A variant is placed, or an array lacks an operation that it needs: nothing else is in the
+    way."""
+    found = costs("fused", name, "fusemax-cloud", D=768, N=LENGTHS)
+    for reason in found.infeasible:
+        assert reason is None or "lacks" in reason
+    feasible = np.array([r is None for r in found.infeasible])
+    bound = found.lower_bound_bytes
+    assert np.all(found.traffic_bytes[feasible] >= bound[feasible] * (1 - 1e-9))
+
+
+def test_groups_never_cross_a_pass():
+    for name in workloads.list_cascades():
+        cascade = workloads.cascade(name)
+        analysis = analyze_passes(cascade)
+        extents = {r: 4096.0 for r in cascade.ranks}
+        placed = []
+        for group in grouped(cascade, extents, 256.0):
+            placed += [e.name for e in group.einsums]
+            names = [e.name for e in group.einsums]
+            for rank in (*group.places[0].whole, group.places[0].rows):
+                if rank is not None and not cascade.ranks[rank].iterative:
+                    assert analysis.fusible(names, rank)
+            for run in {p.run for p in group.places}:
+                inside = [
+                    e.name for e, p in zip(group.einsums, group.places, strict=True) if p.run == run
+                ]
+                stream = next(p.stream for p in group.places if p.run == run)
+                if stream is not None:
+                    assert analysis.fusible(inside, stream)
+        assert len(placed) == len(set(placed))
+
+
+def test_lengths_that_do_not_divide():
+    lengths = np.array([4096, 4099, 4100, 4352])
+    for mapper in ("fused", "fusemax"):
+        found = costs(mapper, "attention-1pass", "fusemax-cloud", P=lengths, M=lengths)
+        assert found.latency_s[1] == pytest.approx(found.latency_s[3], rel=0.02)
+        assert found.latency_s[1] < found.latency_s[0] * 1.2
+
+
+def test_a_causal_mask_halves_the_work():
+    text = """
+    name: causal
+    ranks: [B, H, P, M, E, F]
+    inputs: ["Q[b,h,e,p]", "K[b,h,e,m]", "V[b,h,f,m]"]
+    body:
+      - QK[b,h,m,p] = Q[b,h,e,p] * K[b,h,e,m] %s
+      - GM[b,h,p] = max over m of QK[b,h,m,p] %s
+      - SN[b,h,m,p] = exp(QK[b,h,m,p] - GM[b,h,p]) %s
+      - SD[b,h,p] = SN[b,h,m,p]
+      - A[b,h,m,p] = SN[b,h,m,p] / SD[b,h,p] %s
+      - AV[b,h,f,p] = A[b,h,m,p] * V[b,h,f,m] %s
+    """
+    mask = "where m <= p"
+    full = costs("fused", parse_cascade(text.replace("%s", "")), "fusemax-cloud")
+    half = costs("fused", parse_cascade(text.replace("%s", mask)), "fusemax-cloud")
+    ratio = half.energy_terms_pj["2d"] / full.energy_terms_pj["2d"]
+    np.testing.assert_allclose(ratio, (LENGTHS + 1) / (2 * LENGTHS), rtol=0.02)
+    assert np.all(half.latency_s < full.latency_s)
+
+
+def test_grouped_queries_move_keys_once_a_group():
+    name = "grouped-query-attention"
+    if name not in workloads.list_cascades():
+        pytest.skip("no such cascade")
+    few = costs("fused", name, "fusemax-cloud", G=2, H=12)
+    many = costs("fused", name, "fusemax-cloud", G=12, H=12)
+    for tensor in ("K", "V"):
+        ratio = few.traffic_by_tensor_bytes[tensor] / many.traffic_by_tensor_bytes[tensor]
+        assert np.all(ratio[:2] == pytest.approx(2 / 12))
