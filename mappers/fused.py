@@ -173,7 +173,7 @@ def _best(
         form = Form(picked_rows, picked_tiles, *flags)
         phases.append(build(mapping, name, groups, form, two, one, typical))
         found.append(_at(costs, best))
-        texts.append(_note(groups, form))
+        texts.append(_note(groups, replace(form, rows_at_once=np.minimum(picked_rows, rows))))
     index = np.argmin(np.stack(scores), axis=0)
     best_of = _choose(found, index)
     return PhaseChoice(tuple(phases), index), best_of, np.choose(index, texts)
