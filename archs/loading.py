@@ -13,7 +13,7 @@ import numpy as np
 from archs.hardware import Architecture, ComputeArray, Memory, Operation
 from archs.schema import ArchitectureSchema, ArraySchema, MemorySchema
 from einsum_cascade.expression import Expression
-from einsum_cascade.source import Document, InputError, Place, check, merged, read_yaml
+from einsum_cascade.source import Document, InputError, Place, check, merged, nearest, read_yaml
 
 _MAX_CHAIN = 8
 
@@ -112,9 +112,29 @@ def _collect(
     if not isinstance(parent, str):
         raise InputError("'extends' names an architecture or a file", document.place("extends"))
     above, chain = _collect(parent, base, document.place("extends"), (*chain, parent))
+    _refuse_typos(document, above)
     whole = merged(above.data, data)
     # memories and arrays keep the order of the file that introduces them
     return Document(document.file, whole, document._root), chain
+
+
+def _refuse_typos(document: Document, above: Document) -> None:
+    """A memory or array that is not in the file above is new, and needs all of its own numbers."""
+    for block, schema in (("memories", MemorySchema), ("arrays", ArraySchema)):
+        ours, theirs = document.data.get(block), above.data.get(block)
+        if not isinstance(ours, dict) or not isinstance(theirs, dict):
+            continue
+        needed = [name for name, f in schema.model_fields.items() if f.is_required()]
+        for name in set(ours) - set(theirs):
+            missing = [k for k in needed if k not in (ours[name] or ())]
+            if missing and nearest(str(name), theirs) is not None:
+                raise InputError(
+                    f"no {name!r} in the {block} that are extended, and a new one needs "
+                    f"{', '.join(missing)}",
+                    document.place(block, name),
+                    allowed=theirs,
+                    found=name,
+                )
 
 
 def _path(reference: str, base: Path | None, place: Place | None) -> Path:

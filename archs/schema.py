@@ -99,8 +99,13 @@ class OperationSchema(Cited):
 
     @model_validator(mode="after")
     def _one_way(self) -> OperationSchema:
-        if (self.sequence is None) == (self.unit is None):
-            raise ValueError("an operation has either a unit or a sequence of other operations")
+        if self.sequence is None and self.unit is None:
+            raise ValueError("an operation needs a unit or a sequence of other operations")
+        if self.sequence is not None and self.unit is not None:
+            raise ValueError(
+                "an operation has a unit or a sequence of others, not both: write `sequence: null` "
+                "or `unit: null` to be rid of the one in the file that it extends"
+            )
         if self.unit is not None and self.energy_pj is None:
             raise ValueError("an operation on a unit needs energy_pj")
         return self

@@ -8,7 +8,8 @@ allowed, and the nearest match.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
@@ -24,6 +25,8 @@ Keys = tuple[str | int, ...]
 
 _MAX_BYTES = 4 << 20
 _MAX_SHOWN = 60
+_MAX_ALLOWED = 14  # keys that a message lists in full; of more, the nearest
+_NEAREST = 10
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,14 @@ class InputError(ValueError):
     def __str__(self) -> str:
         text = f"{self.place}: {self.message}" if self.place else self.message
         if self.allowed:
-            text += f"; allowed: {', '.join(self.allowed)}"
             near = nearest(str(self.found), self.allowed) if self.found is not None else None
-            if near is not None:
-                text += f"; did you mean {near!r}?"
+            hint = f"did you mean {near!r}?" if near is not None else ""
+            if len(self.allowed) <= _MAX_ALLOWED:
+                text += f"; allowed: {', '.join(self.allowed)}" + (f"; {hint}" if hint else "")
+            else:
+                text += f"; {hint} allowed: " if hint else "; allowed: "
+                kept = _most_alike(str(self.found or ""), self.allowed)
+                text += f"{', '.join(kept)} and {len(self.allowed) - len(kept)} more"
         return "\n".join([text, *map(str, self.others)])
 
 
@@ -91,6 +98,14 @@ def nearest(word: str, allowed: Iterable[str]) -> str | None:
     if not found and len(folded) > 2:
         found = [a for a in by_folded if a.startswith(folded)]
     return by_folded[found[0]] if found else None
+
+
+def _most_alike(word: str, allowed: tuple[str, ...]) -> list[str]:
+    """The few of many allowed words that are most like `word`, nearest first."""
+    near = nearest(word, allowed)
+    folded = word.casefold()
+    alike = {a: difflib.SequenceMatcher(None, folded, a.casefold()).ratio() for a in allowed}
+    return sorted(alike, key=lambda a: (a != near, -alike[a]))[:_NEAREST]
 
 
 def shown(value: object) -> str:
@@ -263,7 +278,9 @@ def check(model: type[Model], document: Document, keys: Keys = (), data: Any = N
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = [_problem(model, document, keys, dict(e)) for e in error.errors()]
+        errors = [dict(e) for e in error.errors() if e["type"] not in _CONSEQUENCES]
+        errors = list(_by_value(document, keys, errors))
+        problems = [_problem(model, document, keys, each) for each in errors]
         first, *others = _distinct(problems)
         raise InputError(
             first.message, first.place, allowed=first.allowed, found=first.found, others=others
@@ -281,8 +298,114 @@ def _distinct(problems: list[InputError]) -> list[InputError]:
     return list({str(problem): problem for problem in (*typos, *rest)}.values())
 
 
+_CONSEQUENCES = ("default_factory_not_called",)  # errors that stand beside the one that is meant
+_MAPPING = "a mapping (key: value)"
+_EXPECTED = {  # pydantic's types of errors in plain words
+    "string_type": "text",
+    "path_type": "a path",
+    "dict_type": _MAPPING,
+    "mapping_type": _MAPPING,
+    "model_type": _MAPPING,
+    "model_attributes_type": _MAPPING,
+    "dataclass_type": _MAPPING,
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "iterable_type": "a list",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a smaller number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "none_required": "nothing",
+    "greater_than_equal": "a number of at least {ge}",
+    "greater_than": "a number above {gt}",
+    "less_than_equal": "a number of at most {le}",
+    "less_than": "a number below {lt}",
+    "string_too_short": "at least {min_length} letter(s)",
+    "string_too_long": "at most {max_length} letter(s)",
+    "too_short": "at least {min_length} item(s)",
+    "too_long": "at most {max_length} item(s)",
+}
+
+
+def _expected(error: Mapping[str, Any]) -> str | None:
+    """What is expected in place of a value that is of the wrong kind or size."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind in ("literal_error", "enum"):
+        return ", ".join(_choices(context))
+    if kind == "string_pattern_mismatch":
+        return _in_words(context["pattern"])
+    text = _EXPECTED.get(kind)
+    if text is None:
+        return None
+    text = text.format_map(context)
+    counts = [int(n) for n in re.findall(r"\d+", text)]
+    return text.replace("(s)", "" if counts == [1] else "s")
+
+
+def _choices(context: Mapping[str, Any]) -> list[str]:
+    found = str(context["expected"]).replace(" or ", ", ").split(",")
+    return [word.strip().strip("'") for word in found]
+
+
+def _in_words(pattern: str) -> str:
+    """A pattern of one character class, and maybe another for the first character, in words.
+
+    >>> _in_words("^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    "letters, digits, '.', '_' and '-', the first a letter or a digit"
+    """
+    found = re.fullmatch(r"\^(?:\[([^^\]]+)\])?\[([^\]]+)\][*+]\$", pattern)
+    if found is None:
+        return f"text of the form {pattern}"
+    first, every = found.groups()
+    if every.startswith("^"):
+        return "text on one line"
+    words = _joined(_characters(every, "letters", "digits"), "and")
+    if first:
+        words += f", the first {_joined(_characters(first, 'a letter', 'a digit'), 'or')}"
+    return words
+
+
+def _characters(of: str, letter: str, digit: str) -> list[str]:
+    words = [word for span, word in (("A-Za-z", letter), ("0-9", digit)) if span in of]
+    return words + [repr(mark) for mark in of.replace("A-Za-z", "").replace("0-9", "")]
+
+
+def _joined(words: Sequence[str], last: str) -> str:
+    """`a, b and c`, with `last` before the last."""
+    *others, end = words
+    return f"{', '.join(others)} {last} {end}" if others else end
+
+
+def _by_value(
+    document: Document, keys: Keys, errors: list[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """The errors, those of the branches of a union made one.
+
+    A value that may be of several kinds and is of none has an error for each of them; one that is
+    of a kind, but has a mistake inside, has that error and the other kinds' beside it.
+    """
+    places = [_in_data(document, keys, e) for e in errors]
+    kinds = [_expected(e) for e in errors]
+    for i, (error, place) in enumerate(zip(errors, places, strict=True)):
+        if kinds[i] is None:
+            yield error
+            continue
+        if any(len(other) > len(place) and other[: len(place)] == place for other in places):
+            continue
+        alike = [j for j, other in enumerate(places) if other == place and kinds[j] is not None]
+        if alike[0] != i:
+            continue
+        wanted = list(dict.fromkeys(str(kinds[j]) for j in alike))
+        yield error if len(wanted) == 1 else error | {"expected": _joined(wanted, "or")}
+
+
 def _problem(model: Any, document: Document, keys: Keys, error: dict[str, Any]) -> InputError:
-    location = _in_data(document.data, keys, error["loc"])
+    location = _in_data(document, keys, error)
     place = document.place(*keys, *location)
     kind, value = error["type"], error["input"]
     if kind == "extra_forbidden":
@@ -298,23 +421,25 @@ def _problem(model: Any, document: Document, keys: Keys, error: dict[str, Any]) 
     if isinstance(inner, InputError):  # raised by a validator that knows what is allowed
         place = document.place(*keys, *location, *inner.keys) if inner.keys else place
         return InputError(inner.message, place, allowed=inner.allowed, found=inner.found)
-    if kind in ("literal_error", "enum"):
-        allowed = [
-            w.strip().strip("'") for w in context["expected"].replace(" or ", ", ").split(",")
-        ]
-        return InputError(f"found {shown(value)}", place, allowed=allowed, found=value)
+    if kind in ("literal_error", "enum") and "expected" not in error:
+        return InputError(f"found {shown(value)}", place, allowed=_choices(context), found=value)
+    wanted = error.get("expected") or _expected(error)
+    if wanted is not None:
+        return InputError(f"expected {wanted}, found {shown(value)}", place)
     message = str(inner) if isinstance(inner, ValueError) else str(error["msg"])
     return InputError(f"{message[:1].lower()}{message[1:]}, found {shown(value)}", place)
 
 
-def _in_data(data: Any, keys: Keys, location: Keys) -> Keys:
-    """`location` without the tags that pydantic puts in for the branch of a union."""
+def _in_data(document: Document, keys: Keys, error: Mapping[str, Any]) -> Keys:
+    """Where an error is, without the tags that pydantic puts in for the branch of a union."""
+    data: Any = document.data
     for key in keys:
         data = data[key]
+    location: Keys = error["loc"]
     kept: list[str | int] = []
     for position, key in enumerate(location):
-        last = position == len(location) - 1
-        if isinstance(data, dict) and (key in data or last):
+        absent = error["type"] == "missing" and position == len(location) - 1
+        if isinstance(data, dict) and (key in data or absent):
             kept.append(key)
             data = data.get(key)
         elif isinstance(data, list) and isinstance(key, int):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,7 +67,7 @@ def run_command(spec: SpecFile, out: Out = None, force: Force = False) -> None:
     """Evaluate every design point of SPEC, rank the designs, write results and figures."""
     from explore.plots import drawing_processes
     from explore.results import FIGURES, refuse_overwriting, write
-    from explore.run import run, summarize
+    from explore.run import idle_memories, run, summarize
     from explore.spec import experiment_file, load_experiment
 
     spec = experiment_file(spec)
@@ -74,20 +75,27 @@ def run_command(spec: SpecFile, out: Out = None, force: Force = False) -> None:
     folder = out if out is not None else Path("results") / experiment.name
     refuse_overwriting(folder, force)
     schema = experiment.schema
+    for architecture, memories in idle_memories(experiment).items():
+        which = f"{', '.join(memories)} of {architecture}"
+        typer.echo(f"warning: no mapper uses {which} (only its area is counted)", err=True)
     with drawing_processes() as pool:
         with _progress(experiment.points) as advance:
             table = run(experiment, advance)
-        write(table, folder, spec.read_text(encoding="utf-8-sig"))
-        _print_summary(summarize(table), schema.rank.baseline)
+        write(table, folder, spec)
         reasons = table["reason"].drop_nulls()
-        if len(reasons):
-            typer.echo(f"{len(reasons)} of {table.height} points are infeasible; the first because")
-            typer.echo(f"  {reasons[0]}")
-        if len(reasons) == table.height:
-            typer.echo(f"{table.height} rows in {folder}; nothing to draw")
-            raise typer.Exit(NOTHING_FEASIBLE)
-        drawn = _draw(table, folder / FIGURES, schema.rank.baseline, schema.figures, pool)
-    typer.echo(f"{table.height} rows in {folder}, {drawn} figure files in {folder / FIGURES}")
+        drawn = 0
+        if len(reasons) < table.height:
+            drawn = _draw(table, folder / FIGURES, schema.rank.baseline, schema.figures, pool)
+    _print_summary(summarize(table), schema.rank.baseline)
+    if len(reasons):
+        typer.echo(f"{len(reasons)} of {table.height} points are infeasible; the first because")
+        typer.echo(f"  {reasons[0]}")
+    if not drawn:
+        typer.echo(f"{table.height} rows in {folder}; nothing to draw")
+    else:
+        typer.echo(f"{table.height} rows in {folder}, {drawn} figure files in {folder / FIGURES}")
+    if len(reasons) == table.height:
+        raise typer.Exit(NOTHING_FEASIBLE)
 
 
 @app.command("plot")
@@ -110,6 +118,9 @@ def plot_command(
         figures = figures.model_copy(update={"width": width.value})
     with drawing_processes() as pool:
         drawn = _draw(table, folder / FIGURES, baseline, figures, pool)
+    if not drawn:
+        typer.echo(f"nothing to draw: no point in {folder} is feasible")
+        return
     typer.echo(f"{drawn} figure files in {folder / FIGURES}")
 
 
@@ -233,7 +244,7 @@ def _progress(points: int) -> Iterator[Callable[[str, int], None] | None]:
 
 
 def _print_summary(rows: list[Summary], baseline: str | None) -> None:
-    """The designs, best first: means over the points of the main grid."""
+    """The designs, best first: means over the points of the main grid that they have in common."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -246,19 +257,20 @@ def _print_summary(rows: list[Summary], baseline: str | None) -> None:
     names = ("latency", "energy", "traffic", "2D util", "1D util", "bottleneck")
     compared = ("speedup", "energy ratio") if baseline else ()
     for kernel in kernels:
+        own = [row for row in rows if row.kernel == kernel]
         against = f"; speedup and energy ratio against {baseline}" if baseline else ""
-        table = Table(
-            title=f"{kernel}: means over all points{against}", title_justify="left", box=SIMPLE_HEAD
-        )
+        title = f"{kernel}: {_points_compared(own[0])}{against}"
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
         table.add_column("design", no_wrap=True)
         for name in ("rank", *compared, *names):
             justify: Literal["left", "right"] = "left" if name == "bottleneck" else "right"
             table.add_column(name, justify=justify, no_wrap=True)
-        for row in (r for r in rows if r.kernel == kernel):
+        for row in own:
             ratios = (plain(row.speedup, ".2f"), plain(row.energy_ratio, ".1%"))
             energy_j = None if row.energy_pj is None else row.energy_pj * 1e-12
             table.add_row(
-                row.design + (f" ({row.infeasible} infeasible)" if row.infeasible else ""),
+                row.design
+                + (f" ({row.infeasible} of {row.points} infeasible)" if row.infeasible else ""),
                 plain(row.mean_rank, ".2f"),
                 *(ratios if baseline else ()),
                 _engineering(row.latency_s, "s"),
@@ -269,6 +281,16 @@ def _print_summary(rows: list[Summary], baseline: str | None) -> None:
                 row.bottleneck,
             )
         console.print(table)
+
+
+def _points_compared(row: Summary) -> str:
+    """What the means of a kernel are over."""
+    if row.compared == row.points:
+        return "means over all points"
+    if not row.compared:
+        return f"no means: none of the {row.points} points is feasible for all designs"
+    count = f"{row.compared} of {row.points} points"
+    return f"means over the {count} that are feasible for all designs that have any"
 
 
 def _engineering(value: float | None, unit: str) -> str:
@@ -287,7 +309,10 @@ def _engineering(value: float | None, unit: str) -> str:
 def main() -> None:
     """Run the command; a mistake in the input ends with its message and exit status 2."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where it is known what to do when nobody reads
     except ValueError as error:
         from einsum_cascade.source import InputError  # here, so that `--help` need not wait for it
 
@@ -295,8 +320,13 @@ def main() -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(MISTAKE)
-    except BrokenPipeError:  # the reader of a pipe left early, as `| head` does
-        sys.stderr.close()
+    except (BrokenPipeError, SystemExit) as end:
+        # the reader of a pipe left early, as `| head` does
+        if not isinstance(end, BrokenPipeError) and not isinstance(
+            end.__context__, BrokenPipeError
+        ):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
 
 

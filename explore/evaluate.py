@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -37,6 +38,19 @@ class Points:
     def __len__(self) -> int:
         return len(self.seq_len)
 
+    def __getitem__(self, index: Array) -> Points:
+        """The points at `index`, as NumPy indexes."""
+        swept = {name: values[index] for name, values in self.swept.items()}
+        return Points(self.model[index], self.seq_len[index], self.batch[index], swept)
+
+    @property
+    def axes(self) -> list[Array]:
+        """The values of every axis, those that an extent depends on first."""
+        swept = sorted(self.swept, key=lambda name: not name.startswith("shape."))
+        ranks = [self.swept[name] for name in swept if name.startswith("shape.")]
+        others = [self.swept[name] for name in swept if not name.startswith("shape.")]
+        return [*ranks, self.seq_len, self.model, *others, self.batch]
+
 
 def points_of(grid: Grid) -> Points:
     """All combinations, models outermost, then swept values, batch sizes, sequence lengths."""
@@ -51,6 +65,7 @@ class DesignResult:
     """A design at all points of a grid: swept and derived values, an evaluation a kernel.
 
     `unmet` says for each point which rule of the spec could not be met there, or is None.
+    `refusal` is the error of a design that can be placed at no point.
     """
 
     design: Design
@@ -58,25 +73,113 @@ class DesignResult:
     values: dict[str, Array]
     kernels: dict[str, Evaluation]
     unmet: Array
+    refusal: InputError | None = None
 
 
 def evaluate_design(grid: Grid, design: Design, accounting: str) -> DesignResult:
     """Evaluate a design at all points of a grid.
 
-    Raises `InputError` with the design's place where a mapper cannot place the cascade at all.
+    Points that a mapper or the shape of the cascade refuses are infeasible, with that reason.
+    Raises `InputError` where an expression of the spec has no value at any point.
     """
     points = points_of(grid)
     try:
-        values, unmet = _settled(grid, design, points, accounting)
-        kernels = _kernels(grid, design, points, accounting, values)
+        return _evaluated(grid, design, points, accounting)
     except InputError as error:
-        if error.place is not None and error.place.line is not None:
-            raise
-        raise InputError(
-            error.message, design.place, allowed=error.allowed, found=error.found
-        ) from None
+        first = error
+
+    def attempt(chosen: Array) -> InputError | None:
+        try:
+            _evaluated(grid, design, points[chosen], accounting)
+        except InputError as error:
+            return error
+        return None
+
+    reasons = np.full(len(points), None, dtype=object)
+    for chosen, refused in _refused(points, np.arange(len(points)), first, attempt):
+        reasons[chosen] = refused.message
+    good = reasons == None  # noqa: E711  (elementwise)
+    if good.any():
+        found = _evaluated(grid, design, points[good], accounting)
+        return _among_all(found, points, good, reasons)
+    if first.place is not None and first.place.line is not None:  # an expression of the spec
+        raise first
+    refusal = InputError(first.message, design.place, allowed=first.allowed, found=first.found)
+    kernels = {kernel: _nowhere(reasons) for kernel in grid.kernels}
+    return DesignResult(design, points, dict(points.swept), kernels, reasons, refusal)
+
+
+def _evaluated(grid: Grid, design: Design, points: Points, accounting: str) -> DesignResult:
+    """A design at points that can all be placed, else InputError."""
+    values, unmet = _settled(grid, design, points, accounting)
+    kernels = _kernels(grid, design, points, accounting, values)
     full = {name: np.broadcast_to(value, (len(points),)) for name, value in values.items()}
     return DesignResult(design, points, full, kernels, unmet)
+
+
+def _refused(
+    points: Points, chosen: Array, error: InputError, attempt: Callable[[Array], InputError | None]
+) -> Iterator[tuple[Array, InputError]]:
+    """The points among `chosen` that fail, part by part; `error` is how all of them together do.
+
+    Points fail together when one of them does, and a message names the values that are at fault.
+    So an axis along which every value fails with the same message has nothing to do with it, and
+    where that is so of all axes, all points fail. A part that fails otherwise along an axis is
+    split into the values of that axis: the calls are as many as there are causes, not points.
+    """
+    for axis in points.axes:
+        values = axis[chosen]
+        parts = [chosen[values == value] for value in dict.fromkeys(values.tolist())]
+        failures = (attempt(part) for part in parts)
+        if len(parts) == 1 or all(f is not None and f.message == error.message for f in failures):
+            continue
+        for part in parts:
+            failed = attempt(part)
+            if failed is not None:
+                yield from _refused(points, part, failed, attempt)
+        return
+    yield chosen, error
+
+
+def _among_all(found: DesignResult, points: Points, good: Array, reasons: Array) -> DesignResult:
+    """What was found for the good points, among all points: the others have their reasons."""
+
+    def spread(values: Any, missing: Any = None) -> Any:
+        if isinstance(values, Mapping):
+            return {key: spread(value) for key, value in values.items()}
+        text = np.asarray(values).dtype == object
+        full = np.full(len(points), missing if text else np.nan, object if text else np.float64)
+        full[good] = values
+        return full
+
+    def whole(evaluation: Evaluation) -> Evaluation:
+        changed = {f.name: spread(getattr(evaluation, f.name), "") for f in fields(evaluation)}
+        infeasible = np.where(good, spread(evaluation.infeasible), reasons)
+        return Evaluation(**changed | {"infeasible": infeasible})
+
+    values = spread(found.values) | points.swept
+    unmet = np.where(good, spread(found.unmet), reasons)
+    kernels = {kernel: whole(evaluation) for kernel, evaluation in found.kernels.items()}
+    return DesignResult(found.design, points, values, kernels, unmet)
+
+
+def _nowhere(reasons: Array) -> Evaluation:
+    """The evaluation of points of which none can be placed: reasons alone."""
+    nothing = np.full(len(reasons), np.nan)
+    return Evaluation(
+        latency_s=nothing,
+        traffic_bytes=nothing,
+        energy_pj=nothing,
+        area_um2=nothing,
+        latency_terms_s={},
+        busy_s={},
+        energy_terms_pj={},
+        slot_seconds={},
+        traffic_by_tensor_bytes={},
+        lower_bound_bytes=nothing,
+        infeasible=reasons,
+        mapping_notes=np.full(len(reasons), "", dtype=object),
+    )
 
 
 def _symbols(grid: Grid, points: Points) -> dict[str, Array]:
@@ -200,13 +303,6 @@ def _attention(
     symbols: dict[str, Any] = _symbols(grid, points)
     names = _names(grid, design, points, values) if design.schema.shape else {}
     for rank, rule in design.schema.shape.items():
-        if rank not in cascade.ranks and rank not in cascade.parameters:
-            raise InputError(
-                f"cascade {cascade.name!r} has no rank {rank!r}",
-                design.place,
-                allowed=[*cascade.ranks, *cascade.parameters],
-                found=rank,
-            )
         symbols[rank] = _extent(rank, rule.evaluate(names), design.place)
     for name, value in values.items():
         if name.startswith("shape."):

@@ -44,7 +44,8 @@ def rows_of(grid: Grid, result: DesignResult) -> pl.DataFrame:
         columns |= result.values
         reason = np.where(found.infeasible == None, result.unmet, found.infeasible)  # noqa: E711
         bad = reason != None  # noqa: E711
-        bottleneck = np.where(bad, None, found.bottleneck)
+        # a design that can be placed nowhere has no terms to compare
+        bottleneck = np.where(bad, None, found.bottleneck if found.latency_terms_s else None)
         named = {**result_names(found), **_by_dimension(result, found.util)}
         figures = {n: v if n == "area_um2" else np.where(bad, np.nan, v) for n, v in named.items()}
         columns |= {**figures, "bottleneck": bottleneck}
@@ -119,13 +120,18 @@ def refuse_overwriting(folder: Path, force: bool) -> None:
         )
 
 
-def write(table: pl.DataFrame, folder: Path, spec: str) -> None:
-    """Write the table as CSV and Parquet, and the spec that gave it. Nothing else is touched."""
+def write(table: pl.DataFrame, folder: Path, spec: Path) -> None:
+    """Write the table as CSV and Parquet, and the spec that gave it. Nothing else is touched.
+
+    The copy of the spec begins with a comment that says where it was: its paths start there.
+    """
+    origin = f"# {spec.resolve()} (relative paths start from its folder)\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         table.write_csv(folder / CSV)
         table.write_parquet(folder / PARQUET)
-        (folder / SPEC).write_text(spec, encoding="utf-8")
+        text = origin + spec.read_text(encoding="utf-8-sig")
+        (folder / SPEC).write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write to {str(folder)!r}: {error.strerror}") from None
 

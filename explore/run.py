@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from explore.comparison import in_common
 from explore.evaluate import evaluate_design
 from explore.results import finished, rows_of
 from explore.spec import Experiment, load_experiment
@@ -17,12 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Summary:
-    """A design on one kernel of the main grid, arithmetic means over its feasible points."""
+    """A design on one kernel of the main grid.
+
+    Means are arithmetic, over the `compared` points: those that are feasible for all designs of the
+    kernel (designs without any feasible point aside), so that designs are compared at the same
+    points. They are None where there are no such points, or the design has none. `mean_rank` is
+    over all `points`: an infeasible one counts as the last place.
+    """
 
     design: str
     kernel: str
     points: int
     infeasible: int
+    compared: int
     mean_rank: float | None
     latency_s: float | None
     energy_pj: float | None
@@ -39,18 +47,31 @@ def run(experiment: Experiment, progress: Callable[[str, int], None] | None = No
 
     `progress` is told the design that is done and how many points it had.
 
-    Raises `InputError` for what cannot be computed at all; an infeasible point is a row with the
-    reason.
+    What cannot be placed is a row with the reason, be it a point or a whole design. Raises
+    `InputError` where nothing can be placed at all.
     """
-    frames = []
+    frames, refusals = [], []
     accounting = experiment.schema.energy.accounting
     for grid in experiment.grids:
         for design in grid.designs:
-            frames.append(rows_of(grid, evaluate_design(grid, design, accounting)))
+            result = evaluate_design(grid, design, accounting)
+            refusals.append(result.refusal)
+            frames.append(rows_of(grid, result))
             if progress is not None:
                 progress(design.name, frames[-1].height)
+    if refusals[0] is not None and None not in refusals:
+        raise refusals[0]
     swept = list(dict.fromkeys(name for grid in experiment.grids for name in grid.sweep))
     return finished(frames, experiment.schema.rank, swept)
+
+
+_PLACED_IN = 2  # mappers place data in the outermost memory and the next one
+
+
+def idle_memories(experiment: Experiment) -> dict[str, list[str]]:
+    """The memories of each architecture in which no mapper places anything."""
+    found = {d.architecture.name: [*d.architecture.schema.memories] for d in experiment.designs}
+    return {name: all_[_PLACED_IN:] for name, all_ in found.items() if len(all_) > _PLACED_IN}
 
 
 def run_file(path: str | Path) -> pl.DataFrame:
@@ -67,14 +88,17 @@ def summarize(table: pl.DataFrame) -> list[Summary]:
         if array not in main.columns:
             main = main.with_columns(pl.lit(None, pl.Float64).alias(array))
     means = ("latency_s", "energy_pj", "traffic_bytes", "speedup", "energy_ratio")
+    main = main.with_columns(in_common(main).alias("_common"))
+    common = pl.col("_common") & pl.col("reason").is_null()
     grouped = main.group_by("kernel", "design", maintain_order=True).agg(
         pl.len().alias("points"),
         pl.col("reason").is_not_null().sum().alias("infeasible"),
+        pl.col("_common").sum().alias("compared"),
         pl.when(pl.col("reason").is_null().any())  # an infeasible point counts as the last place
         .then(pl.col("rank").fill_null(main["design"].n_unique()).mean())
         .alias("mean_rank"),
-        *(pl.col(name).mean() for name in (*means, "util_2d", "util_1d")),
-        pl.col("bottleneck").drop_nulls().mode().sort().first().fill_null("").alias("bottleneck"),
+        *(pl.col(name).filter(common).mean() for name in (*means, "util_2d", "util_1d")),
+        pl.col("bottleneck").filter(common).mode().sort().first().fill_null("").alias("bottleneck"),
     )
     order = {kernel: i for i, kernel in enumerate(main["kernel"].unique(maintain_order=True))}
     found = [Summary(**row) for row in grouped.to_dicts()]

@@ -39,11 +39,11 @@ def _swept(raw: Any) -> Any:
 
 
 def _expression(raw: Any) -> Expression:
-    return parse_expression(str(raw)) if isinstance(raw, (int, float, str)) else _no_text(raw)
+    return parse_expression(str(raw)) if isinstance(raw, (int, float, str)) else _no_text()
 
 
-def _no_text(raw: Any) -> Expression:
-    raise ValueError(f"an expression is expected, found {type(raw).__name__}")
+def _no_text() -> Expression:
+    raise ValueError("an expression is expected")
 
 
 Size = Annotated[int, BeforeValidator(_size)]

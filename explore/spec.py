@@ -14,6 +14,7 @@ import mappers
 import workloads
 from archs import ArchitectureFile
 from einsum_cascade import Cascade
+from einsum_cascade.expression import Expression
 from einsum_cascade.source import Document, InputError, Place, check, read_yaml
 from explore.schema import Derive, DesignSchema, ExperimentSchema, GrowSchema
 from workloads import Model
@@ -138,6 +139,10 @@ def load_experiment(path: str | Path) -> Experiment:
         )
     for grid in grids:
         _check_paths(grid)
+        for design in grid.designs:
+            _check_shape(grid, design)
+            _check_names(grid, design)
+            _check_repetitions(grid, design)
     return Experiment(schema.name, schema, tuple(designs.values()), tuple(grids), document)
 
 
@@ -235,6 +240,70 @@ def _check_paths(grid: Grid) -> None:
                 raise InputError(
                     f"{what} has no {path!r}", grid.places[name], allowed=known, found=path
                 )
+
+
+def _check_shape(grid: Grid, design: Design) -> None:
+    """A design sets ranks that its cascade has."""
+    known = [*design.cascade.ranks, *design.cascade.parameters]
+    for rank in design.schema.shape:
+        if rank not in known:
+            message = f"cascade {design.cascade.name!r} has no rank {rank!r}"
+            raise InputError(message, design.place, allowed=known, found=rank)
+
+
+def _check_names(grid: Grid, design: Design) -> None:
+    """Every name in an expression stands for something: a typo is found before anything runs."""
+    known = {*design.architecture.parameters(), *_EXTENTS}
+
+    def check_rule(rule: Expression, place: Place) -> None:
+        for name in sorted(rule.names - known):
+            message = f"unknown name {name!r} in {rule.text!r}"
+            raise InputError(message, place, allowed=sorted(known), found=name)
+
+    def add(name: str) -> None:
+        known.update((name, name.removeprefix("arch.").removeprefix("shape.")))
+
+    for name in grid.sweep:
+        add(name)
+    for name, rule in grid.derive.items():
+        place = grid.places[name]
+        check_rule(rule.start if isinstance(rule, GrowSchema) else rule, place)
+        add(name)
+        if isinstance(rule, GrowSchema):
+            columns = {n for n in rule.double_until.names if _COLUMNS.fullmatch(n)} - known
+            known |= columns  # which results there are, the run knows
+            check_rule(rule.double_until, place)
+            known -= columns
+    for rule in design.schema.shape.values():
+        check_rule(rule, design.place)
+
+
+def _check_repetitions(grid: Grid, design: Design) -> None:
+    """The batch and the heads repeat attention: a cascade without them would be priced once.
+
+    Other extents of a model may be absent: what a cascade does not have does not multiply it. One
+    that works on the whole model width D, and not on the E or F of a head, has all heads in it.
+    """
+    cascade = design.cascade
+    ranks = set(cascade.ranks)
+    if not ranks & _EXTENTS:
+        return  # all of its extents are set by `shape`
+    used = ranks.union(*(rule.names for rule in design.schema.shape.values()))
+    for name, rule in reversed(grid.derive.items()):  # what an extent uses was derived before it
+        if isinstance(rule, Expression) and (name.startswith("shape.") or name in used):
+            used |= rule.names
+    counts = {"B": (max(grid.batch), "batch elements")}
+    if "D" not in ranks or ranks & {"E", "F"}:
+        counts["H"] = (max(model.H for model in grid.models), "heads")
+    missing = {n: f"{c} {what}" for n, (c, what) in counts.items() if c > 1 and n not in used}
+    if missing:
+        raise InputError(
+            f"cascade {cascade.name!r} has no rank {' and no rank '.join(missing)}, so "
+            f"{' and '.join(missing.values())} would be priced as one: give it the rank, as in "
+            f"Q[{','.join(missing).lower()},e,p], or set an extent with it, as in "
+            f"shape: {{RANK: {'*'.join(missing)}*...}}",
+            design.place,
+        )
 
 
 _EXTENTS = frozenset("BDEFHMPS")

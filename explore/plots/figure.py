@@ -63,3 +63,9 @@ class Figure:
     def panels(self) -> tuple[Panel, ...]:
         """The panels of all rows."""
         return tuple(panel for row in self.rows for panel in row.panels)
+
+    @property
+    def has_bars(self) -> bool:
+        """Whether there is a bar to draw."""
+        values = (v for panel in self.panels for s in panel.series for v in s.values)
+        return any(value is not None for value in values)

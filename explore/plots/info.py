@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from explore.comparison import in_common
 from explore.plots.figure import Figure, Line, Panel, Row, Series, Values
 
 if TYPE_CHECKING:
@@ -30,13 +31,15 @@ def figures(table: pl.DataFrame, baseline: str | None = None) -> list[Figure]:
     import polars as pl
     import polars.selectors as cs
 
-    return list(_figures(table.with_columns(cs.float().fill_nan(None)), baseline, pl.col("family")))
+    table = table.with_columns(cs.float().fill_nan(None))
+    found = _figures(table, baseline, pl.col("family"))
+    return [figure for figure in found if figure.lines or figure.has_bars]
 
 
 def _figures(table: pl.DataFrame, baseline: str | None, family: pl.Expr) -> Iterator[Figure]:
     base = baseline or "the baseline"
     main = table.filter(family.is_null())
-    grids = {str(name): _Grid(own) for (name,), own in _parts(main, "kernel")}
+    grids = {str(name): _Grid(str(name), own) for (name,), own in _parts(main, "kernel")}
     one = grids.get("attention") or next(iter(grids.values()), None)
     if one:
         yield from _utilization(one)
@@ -61,7 +64,8 @@ def _parts(table: pl.DataFrame, *by: str) -> Iterator[tuple[tuple[object, ...], 
 class _Grid:
     """The rows of one kernel on the main grid, and what they are drawn along."""
 
-    def __init__(self, table: pl.DataFrame) -> None:
+    def __init__(self, kernel: str, table: pl.DataFrame) -> None:
+        self.kernel = kernel
         self.table = table
         self.designs: list[str] = table["design"].unique(maintain_order=True).to_list()
         self.models: list[str] = table["model"].unique(maintain_order=True).to_list()
@@ -81,8 +85,9 @@ class _Grid:
         return column in self.table.columns and self.table[column].count() > 0
 
     def means(self, columns: Mapping[str, pl.Expr]) -> dict[tuple[object, ...], Values]:
-        """For each (design, model, length) a number a column."""
-        own = self.table.group_by("design", "model", "seq_len").agg(
+        """For each (design, model, length) a number a column: over points that designs share."""
+        shared = self.table.filter(in_common(self.table, "model", "seq_len"))
+        own = shared.group_by("design", "model", "seq_len").agg(
             value.mean().alias(f"value {name}") for name, value in columns.items()
         )
         return {row[:3]: row[3:] for row in own.iter_rows()}
@@ -136,15 +141,17 @@ def _varies(table: pl.DataFrame, column: str) -> bool:
 
 
 def _compared(grid: _Grid, name: str, column: str, y_label: str) -> Iterator[Figure]:
-    """A quantity relative to the baseline, with the arithmetic mean over all points."""
+    """A quantity relative to the baseline, with its mean over the points that designs share."""
     import polars as pl
 
     if not grid.has(column):
         return
-    means = grid.table.group_by("design").agg(pl.col(column).mean())
+    shared = in_common(grid.table)
+    means = grid.table.filter(shared).group_by("design").agg(pl.col(column).mean())
     found = dict(means.iter_rows())
-    bars = tuple(Series(design, (found[design],)) for design in grid.designs)
-    panels = (*grid.grouped(column), Panel("mean", ("all",), bars, numbered=True))
+    bars = tuple(Series(design, (found.get(design),)) for design in grid.designs)
+    label = "all" if shared.all() else f"{shared.sum() / len(shared):.0%} of points"
+    panels = (*grid.grouped(column), Panel("mean", (label,), bars, numbered=True))
     values = [v for p in panels for s in p.series for v in s.values if v]
     log = bool(values) and max(values) > _LOG_FROM * min(values)
     rows = (Row(y_label, panels),)
@@ -156,14 +163,17 @@ def _utilization(grid: _Grid) -> Iterator[Figure]:
     import polars as pl
 
     arrays = [a for a in ("2d", "1d") if grid.has(f"util_{a}")]
-    rows = tuple(Row(f"{a.upper()} array utilization", grid.grouped(f"util_{a}")) for a in arrays)
+    rows = tuple(
+        Row(f"{a.upper()} array utilization, {grid.kernel}", grid.grouped(f"util_{a}"))
+        for a in arrays
+    )
     if rows:
         yield Figure("utilization", "grouped", rows, x_label=grid.x_label)
     prefix = "util_2d."
     own = [c for c in grid.table.columns if c.startswith(prefix) and grid.has(c)]
     if own:
         panels = grid.stacked({c.removeprefix(prefix): pl.col(c) for c in own})
-        rows = (Row("2D array utilization", panels),)
+        rows = (Row(f"2D array utilization, {grid.kernel}", panels),)
         yield Figure("utilization_by_einsum", "stacked", rows, x_label=grid.x_label)
 
 
@@ -179,7 +189,8 @@ def _breakdown(grid: _Grid, base: str) -> Iterator[Figure]:
     whole = pl.col("latency_s") * pl.col("speedup") if compared else pl.col("latency_s")
     terms = {_TERMS.get(k, k): c for c in columns for k in [c[len("latency_") : -len("_s")]]}
     panels = grid.stacked({name: pl.col(column) / whole for name, column in terms.items()})
-    label = f"latency relative to {base}" if compared else "share of the latency"
+    label = f"latency of {grid.kernel} relative to {base}"
+    label = label if compared else f"share of the latency of {grid.kernel}"
     reference = 1.0 if compared else None
     rows = (Row(label, panels),)
     yield Figure("latency_breakdown", "stacked", rows, x_label=grid.x_label, reference=reference)

@@ -93,7 +93,7 @@ MISTAKES = {
     "arrays: {2d: {shape: [0.5, 4]}}": "at least 1",
     "arrays: {2d: {operations: {exp: {sequence: {mack: 6}}}}}": "did you mean 'mac'",
     "arrays: {1d: {operations: {log: {unit: mac}}}}": "needs energy_pj",
-    "arrays: {1d: {operations: {log: {energy_pj: 1}}}}": "either a unit or a sequence",
+    "arrays: {1d: {operations: {log: {energy_pj: 1}}}}": "needs a unit or a sequence",
     "arrays: {'3 d': {shape: [4]}}": "missing key|pattern",
     "links: [{from: 2d}]": "missing key 'to'",
     "links: [{from: 2d, to: 1e}]": "unknown array '1e'; allowed: 2d, 1d",
@@ -127,3 +127,41 @@ def test_what_extends_itself(tmp_path):
     (tmp_path / "b.yaml").write_text("extends: a.yaml\nname: b\n")
     with pytest.raises(InputError, match="goes on too long"):
         load_architecture("a.yaml", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["flat-cloud", "flat-edge", "fusemax-cloud"])
+def test_a_dram_access_is_64_bits_at_any_word_size(name):
+    """The energy of a byte does not depend on how long the words are that it is part of."""
+    found = load_architecture(name).resolve({"word_bytes": np.array([1, 2, 4])})
+    assert found.memory("DRAM").access_words.tolist() == [8, 4, 2]
+    bytes_each = found.memory("DRAM").access_words * found.word_bytes
+    assert (found.memory("DRAM").read_energy_pj / bytes_each == 249.6 / 8).all()
+
+
+@pytest.mark.parametrize(
+    ("inline", "nearest"),
+    [
+        ({"memories": {"bufer": {"size_bytes": "8 MiB"}}}, "buffer"),
+        ({"arrays": {"2D": {"shape": [4, 4]}}}, "2d"),
+    ],
+)
+def test_a_typo_in_a_name_that_is_extended_is_no_new_memory(inline, nearest):
+    with pytest.raises(InputError, match=f"a new one needs.*did you mean '{nearest}'"):
+        load_architecture({"extends": "fusemax-cloud"} | inline)
+
+
+def test_a_new_memory_says_all_that_it_needs():
+    new = {"size_bytes": "64 KiB", "read_energy_pj": 1, "write_energy_pj": 1}
+    found = load_architecture({"extends": "fusemax-cloud", "memories": {"buffer2": new}})
+    assert found.resolve().memories[2].size_bytes == 65536
+
+
+def test_a_sequence_gives_way_to_a_unit():
+    def with_exp(**changes):
+        array = {"units": {"exp": {"area_um2": 1}}, "operations": {"exp": changes}}
+        return load_architecture({"extends": "fusemax-cloud", "arrays": {"2d": array}})
+
+    with pytest.raises(InputError, match="write `sequence: null`"):
+        with_exp(unit="exp", energy_pj=2)
+    found = with_exp(unit="exp", energy_pj=2, sequence=None).resolve()
+    assert found.array("2d").operations["exp"].energy_pj == 2

@@ -49,9 +49,7 @@ def test_points_tiles_and_coordinates(form, p, m, w, tile_p, tile_m):
     if not single:
         assert found == pytest.approx(in_tiles)
     if p % tile_p == 0 and m % tile_m == 0:
-        assert found == pytest.approx(
-            exact.reshape(across, tile_p, down, tile_m).any((1, 3)).sum()
-        )
+        assert found == pytest.approx(exact.reshape(across, tile_p, down, tile_m).any((1, 3)).sum())
     counts = touched(cascade, einsum, shape, ("M",))
     for variable, axis in (("p", 1), ("m", 0)):
         if variable in counts:
@@ -60,8 +58,14 @@ def test_points_tiles_and_coordinates(form, p, m, w, tile_p, tile_m):
 
 def test_arrays_of_points_and_tiles():
     cascade = cascade_with("m <= p + M - P")
-    shape = {"P": np.array([1024.0, 4096.0]), "M": np.array([1024.0, 4096.0]), "W": np.array([1.0, 1])}
-    found = tile_share(cascade, cascade.einsum("Y"), shape, {"p": 256.0, "m": np.array([256.0, 64])})
+    shape = {
+        "P": np.array([1024.0, 4096.0]),
+        "M": np.array([1024.0, 4096.0]),
+        "W": np.array([1.0, 1]),
+    }
+    found = tile_share(
+        cascade, cascade.einsum("Y"), shape, {"p": 256.0, "m": np.array([256.0, 64])}
+    )
     # 4 tiles a side: 10 of 16; 16 rows of 64 columns: 4, 8, ..., 64
     np.testing.assert_allclose(found, [10 / 16, sum(range(4, 65, 4)) / (16 * 64)])
 

@@ -50,7 +50,7 @@ SPECS = {
     "missing workload": ("name: a\ndesigns: {}\n", 1, "missing key 'workload'"),
     "missing mapper": (changed(", mapper: fusemax", ""), 7, "missing key 'mapper'"),
     "no designs": (changed(SPEC[SPEC.index("  Ours") : SPEC.index("rank")], "  {}\n"), 6, "at least 1"),
-    "designs is a list": (changed(SPEC[SPEC.index("  Ours") : SPEC.index("rank")], "  [a]\n"), 6, "dict"),
+    "designs is a list": (changed(SPEC[SPEC.index("  Ours") : SPEC.index("rank")], "  [a]\n"), 6, "expected a mapping"),
     "no models": (changed("[bert-base]", "[]"), 3, "at least 1 item"),
     "no lengths": (changed("[1K]", "[]"), 4, "at least 1 item"),
     "unknown model": (changed("bert-base", "bert-bsae"), 3, "did you mean 'bert-base'"),
@@ -72,8 +72,8 @@ SPECS = {
     "unknown suffix": (changed("[1K]", "[1Q]"), 4, "such as '4K'"),
     "zero batch": (changed("batch: 2", "batch: 0"), 5, "from 1 to"),
     "batch is a mapping": (changed("batch: 2", "batch: {a: 1}"), 5, "a number"),
-    "name with a slash": (changed("name: small", "name: ../small"), 1, "pattern"),
-    "name is a number": (changed("name: small", "name: 3"), 1, "string"),
+    "name with a slash": (changed("name: small", "name: ../small"), 1, "expected letters, digits, .* the first a letter or a digit"),
+    "name is a number": (changed("name: small", "name: 3"), 1, "expected text, found 3"),
     "mapper without name": (changed("mapper: fusemax", "mapper: {schedule: serial}"), 7, "needs a name"),
     "unknown mapper option": (
         changed("mapper: fusemax", "mapper: {name: fusemax, schedul: serial}"), 7, "did you mean 'schedule'"),
@@ -88,7 +88,7 @@ SPECS = {
     "missing architecture file": (changed("fusemax-cloud", "mine.yaml"), 7, "no architecture file"),
     "missing cascade file": (changed("attention-1pass", "mine.yaml"), 7, "no cascade file"),
     "model without E": (changed("[bert-base]", "[{D: 8, H: 2, S: 8}]"), 3, "missing key 'E'"),
-    "model with zero heads": (changed("[bert-base]", "[{D: 8, H: 0, E: 4, S: 8}]"), 3, "greater than or equal to 1"),
+    "model with zero heads": (changed("[bert-base]", "[{D: 8, H: 0, E: 4, S: 8}]"), 3, "expected a number of at least 1, found 0"),
     "two models of one name": (
         changed("[bert-base]", "[{name: a, D: 8, H: 2, E: 4, S: 8}, {name: a, D: 8, H: 1, E: 4, S: 8}]"),
         3, "two models are named 'a'"),
@@ -113,6 +113,18 @@ SPECS = {
     "derived division by zero": (appended("derive: {arch.array_dim: 1/0}\n"), 9, "not a finite number"),
     "family of unknown design": (appended("families: {a: {design: Theirs}}\n"), 9, "unknown design 'Theirs'"),
     "family typo": (appended("families: {a: {design: Ours, seqlen: 1}}\n"), 9, "did you mean 'seq_len'"),
+    "derived later": (appended("derive: {x: y, y: 2}\n"), 9, "unknown name 'y'"),
+    "doubled until a typo": (
+        appended("derive: {arch.array_dim: {start: 4, double_until: PP > 1}}\n"), 9, "unknown name 'PP'"),
+    "a rank that the cascade has not": (
+        changed("mapper: fusemax", "mapper: fusemax, shape: {N0: 4}"), 7, "has no rank 'N0'"),
+    "an extent with a typo": (
+        changed("mapper: fusemax", "mapper: fusemax, shape: {M0: aray_dim}"), 7, "did you mean 'array_dim'"),
+    "arch is a number": (changed("arch: fusemax-cloud", "arch: 3"), 7, "expected text or a mapping"),
+    "mapping is a number": (
+        changed("mapper: fusemax", "mapper: {name: flat, mapping: 3}"), 7,
+        "expected search, published, a path or a mapping"),
+    "a long name": (changed("name: small", "name: " + "a" * 70), 1, "at most 64 letters"),
     "unknown accounting": (appended("energy: {accounting: ful}\n"), 9, "did you mean 'full'"),
     "unknown format": (appended("figures: {formats: [jpg]}\n"), 9, "pdf"),
 }  # fmt: skip
@@ -142,7 +154,7 @@ ARCHITECTURE = "extends: fusemax-cloud\nname: mine\n"
 
 ARCHITECTURES = {
     "extends itself": ("extends: mine.yaml\nname: mine\n", "goes on too long"),
-    "name is missing a word": ("extends: fusemax-cloud\nname: ''\n", "pattern"),
+    "name is missing a word": ("extends: fusemax-cloud\nname: ''\n", "expected letters"),
     "unknown link": (ARCHITECTURE + "links: [{from: 2d, to: 3d}]\n", "unknown array '3d'"),
     "three dimensions": (ARCHITECTURE + "arrays: {2d: {shape: [4, 4, 4]}}\n", "at most 2 items"),
     "unknown unit": (
@@ -243,3 +255,114 @@ def test_the_process_ends_with_status_2_and_no_traceback(tmp_path):
         f"error: {spec}:4:3: workload.seqlen: unknown key 'seqlen'; allowed: "
     )
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("case", SPECS)
+def test_messages_are_in_plain_words(case, tmp_path):
+    """Nothing of the library that checks the files, or of Python, shows."""
+    file = tmp_path / "spec.yaml"
+    file.write_bytes(SPECS[case][0].encode())
+    found = refused(run(tmp_path, "run", file))
+    for word in ("pydantic", "Undefined", "input should", "validat", "pattern", "Schema", "class"):
+        assert word not in found.replace(str(tmp_path), ""), found
+
+
+def test_a_model_with_a_mistake_has_one(tmp_path):
+    file = tmp_path / "spec.yaml"
+    file.write_text(changed("[bert-base]", "[{D: x, H: 2, E: 4, S: 8}]"))
+    found = refused(run(tmp_path, "run", file))
+    assert found == (
+        f"{file}:3:13: workload.models[0].D: a positive integer is expected, found 'x'"
+    )
+
+
+def test_a_wrong_branch_of_a_union_is_not_spoken_of(tmp_path):
+    """What is a mapping was meant as one: only the mistake in it is told."""
+    file = tmp_path / "spec.yaml"
+    file.write_text(changed("mapper: fusemax", "mapper: {name: flat, mapping: {row_tile: 2}}"))
+    found = refused(run(tmp_path, "run", file))
+    assert "missing key 'stationarity'" in found
+    assert "\n" not in found
+
+
+def test_of_many_keys_the_nearest_are_listed(tmp_path):
+    file = tmp_path / "spec.yaml"
+    file.write_text(appended("sweep: {arch.aray_dim: [16]}\n"))
+    found = refused(run(tmp_path, "run", file))
+    assert re.search(r"did you mean 'array_dim'\? allowed: array_dim, .* and \d+ more$", found)
+    assert found.count(", ") < 12
+
+
+HEADLESS = """\
+name: headless
+ranks: {%s M: keys, P: queries, E: embedding, F: value embedding}
+inputs: ["Q[%se,p]", "K[%se,m]", "V[%sf,m]"]
+body:
+  - QK[%sm,p] = Q[%se,p] * K[%se,m]
+  - AV[%sf,p] = QK[%sm,p] * V[%sf,m]
+"""
+
+
+@pytest.mark.parametrize(
+    ("ranks", "batch", "heads", "said"),
+    [
+        ("", 2, 12, "no rank B and no rank H, so 2 batch elements and 12 heads"),
+        ("B", 2, 12, "no rank H, so 12 heads"),
+        ("H", 2, 12, "no rank B, so 2 batch elements"),
+        ("", 1, 12, "no rank H"),
+        ("", 1, 1, None),
+        ("H", 1, 12, None),
+        ("B", 64, 1, None),
+        ("BH", 64, 12, None),
+    ],
+)
+def test_a_batch_or_heads_that_the_cascade_has_not(ranks, batch, heads, said, tmp_path):
+    """They would be priced as one: the cascade is named, and what it lacks."""
+    declared = "".join(f"{r}: repeated, " for r in ranks)
+    indices = "".join(f"{r.lower()}," for r in ranks)
+    (tmp_path / "mine.yaml").write_text(HEADLESS % (declared, *[indices] * 9))
+    spec = tmp_path / "spec.yaml"
+    text = changed("attention-1pass, mapper: fusemax", "mine.yaml, mapper: unfused")
+    text = text.replace("[bert-base]", f"[{{D: 64, H: {heads}, E: 64, S: 64}}]")
+    spec.write_text(text.replace("batch: 2", f"batch: [1, {batch}]"))
+    done = run(tmp_path, "run", spec)
+    if said is None:
+        assert done.exit_code == 0, done.exception
+        return
+    found = refused(done)
+    assert found.startswith(f"{spec}:7:")
+    assert "'headless'" in found
+    assert said in found
+
+
+def test_an_extent_may_hold_the_heads(tmp_path):
+    """`shape` says that queries of all heads stand in one rank: four times the work of one."""
+    import polars as pl
+
+    (tmp_path / "mine.yaml").write_text(HEADLESS % ("", *[""] * 9))
+    work = []
+    for heads, shape in ((1, ""), (4, ", shape: {P: P*H}")):
+        text = changed("attention-1pass, mapper: fusemax", f"mine.yaml, mapper: unfused{shape}")
+        text = text.replace("[bert-base]", f"[{{D: 64, H: {heads}, E: 64, S: 64}}]")
+        (tmp_path / "spec.yaml").write_text(text.replace("batch: 2", "batch: 1"))
+        done = run(tmp_path, "run", tmp_path / "spec.yaml", "--force")
+        assert done.exit_code == 0, done.exception
+        work.append(pl.read_csv(tmp_path / "out" / "results.csv")["busy_2d_s"][0])
+    assert work[1] == pytest.approx(4 * work[0])
+
+
+@pytest.mark.parametrize("command", [["list"], ["passes", "attention-3pass"]])
+def test_a_reader_that_leaves_early_is_no_failure(command):
+    import os
+
+    read, write = os.pipe()
+    os.close(read)  # nobody reads, as after `| head`
+    done = subprocess.run(
+        [sys.executable, "-m", "explore", *command],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -81,7 +81,10 @@ def test_einsums_stack_to_the_utilization():
 
 def test_each_array_has_its_row_of_utilizations():
     two, one = figure(rows(util_1d=[0.1, 0.2, 0.3, 0.4]), "utilization").rows
-    assert (two.y_label, one.y_label) == ("2D array utilization", "1D array utilization")
+    assert (two.y_label, one.y_label) == (
+        "2D array utilization, attention",
+        "1D array utilization, attention",
+    )
     assert values(two.panels[0]) == {"Base": (0.5, 0.25), "New": (1, None)}
     assert values(one.panels[0]) == {"Base": (0.1, 0.2), "New": (0.3, 0.4)}
 

@@ -43,7 +43,7 @@ def test_models_are_immutable():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"D": 0}, "D: input should be greater than or equal to 1, found 0"),
+        ({"D": 0}, "D: expected a number of at least 1, found 0"),
         ({"H": -2}, "found -2"),
         ({"E": 64.0}, "a positive integer is expected, found 64.0"),
         ({"S": True}, "a positive integer is expected, found True"),
