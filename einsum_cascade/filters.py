@@ -110,7 +110,8 @@ def _whole(
 ) -> Affine:
     """`m1*M0+m0` put together to `m` again, whose range is added to `ranges`."""
     for rank in cascade.ranks.values():
-        if not rank.partition or not all(p.lower() in ranges for p in rank.partition):
+        together = rank.variable in ranges
+        if not rank.partition or not (together or all(p.lower() in ranges for p in rank.partition)):
             continue
         parts = mixed_radix(rank.partition)
         for whole, factor in ((parts, 1), (-parts, -1)):

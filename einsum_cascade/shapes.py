@@ -130,7 +130,9 @@ def _agree(known: dict[str, Any], name: str, value: Any, rule: str) -> None:
     if name not in known:
         known[name] = value
     elif np.any(np.asarray(known[name] != value)):
-        raise InputError(f"{name} = {shown(known[name])} disagrees with {rule} = {shown(value)}")
+        here, there = np.broadcast_arrays(known[name], value)
+        at = np.unravel_index(int(np.argmax(here != there)), here.shape)
+        raise InputError(f"{name} = {int(here[at])} disagrees with {rule} = {int(there[at])}")
 
 
 def _product(values: Iterable[Any]) -> Any:

@@ -188,7 +188,13 @@ def _symbols(grid: Grid, points: Points) -> dict[str, Array]:
         name: np.array([getattr(model, name) for model in grid.models])[points.model]
         for name in ("D", "H", "E", "F", "S")
     }
-    return table | {"B": points.batch, "M": points.seq_len, "P": points.seq_len}
+    queries = points.seq_len if grid.queries == "seq_len" else np.full(len(points), grid.queries)
+    return table | {
+        "B": points.batch,
+        "M": points.seq_len,
+        "N": points.seq_len,
+        "P": queries,
+    }
 
 
 def _settled(

@@ -51,6 +51,7 @@ Sizes = Annotated[list[Size], BeforeValidator(_listed), Field(min_length=1)]
 Value = Annotated[float, BeforeValidator(_swept)]
 Values = Annotated[list[Value], BeforeValidator(_listed), Field(min_length=1)]
 Formula = Annotated[Expression, BeforeValidator(_expression)]
+Formulas = Annotated[list[Formula], BeforeValidator(_listed), Field(min_length=1)]
 Kernel = Literal["attention", "encoder"]
 Kernels = Annotated[list[Kernel], BeforeValidator(_listed), Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")]
@@ -64,21 +65,38 @@ class Strict(BaseModel):
 
 
 class WorkloadSchema(Strict):
-    """What is computed: models x kernels x sequence lengths x batch sizes."""
+    """What is computed: models x kernels x sequence lengths x batch sizes.
+
+    `queries` is how many tokens attend to the `seq_len` keys: all, or those of a decoding step.
+    """
 
     models: list[str | dict[str, Any]] = Field(min_length=1)
     kernels: Kernels = ["attention"]
     seq_len: Sizes
     batch: Sizes = [1]
+    queries: Literal["seq_len"] | Size = "seq_len"
 
 
 class DesignSchema(Strict):
-    """A cascade on an architecture with a mapping. `shape` sets ranks that the model does not."""
+    """A cascade on an architecture with a mapping.
+
+    `shape` sets ranks that the model does not; `occupancy` the expected shares of filters on data,
+    or measured distributions of them.
+    """
 
     arch: str | dict[str, Any]
     cascade: str
     mapper: str | dict[str, Any]
     shape: dict[str, Formula] = Field(default_factory=dict)
+    occupancy: dict[str, Formulas] = Field(default_factory=dict)
+
+
+class VariantsSchema(Strict):
+    """A design for every combination; `cascade: all` is every packaged attention variant."""
+
+    arch: Annotated[list[str | dict[str, Any]], BeforeValidator(_listed), Field(min_length=1)]
+    cascade: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
+    mapper: Annotated[list[str | dict[str, Any]], BeforeValidator(_listed), Field(min_length=1)]
 
 
 class RankSchema(Strict):
@@ -138,7 +156,8 @@ class ExperimentSchema(Strict):
     name: FileName
     description: str = ""
     workload: WorkloadSchema
-    designs: dict[Name, DesignSchema] = Field(min_length=1)
+    designs: dict[Name, DesignSchema] = Field(default_factory=dict)
+    variants: VariantsSchema | None = None
     rank: RankSchema = Field(default_factory=RankSchema)
     energy: EnergySchema = Field(default_factory=EnergySchema)
     sweep: dict[str, Values] = Field(default_factory=dict)
@@ -147,14 +166,7 @@ class ExperimentSchema(Strict):
     figures: FiguresSchema = Field(default_factory=FiguresSchema)
 
     @model_validator(mode="after")
-    def _known_designs(self) -> ExperimentSchema:
-        named: dict[tuple[str, ...], str] = {}
-        if self.rank.baseline:
-            named["rank", "baseline"] = self.rank.baseline
-        named |= {("families", n, "design"): f.design for n, f in self.families.items()}
-        for keys, design in named.items():
-            if design not in self.designs:
-                raise InputError(
-                    f"unknown design {design!r}", allowed=self.designs, found=design, keys=keys
-                )
+    def _some_design(self) -> ExperimentSchema:
+        if not self.designs and self.variants is None:
+            raise InputError("a spec needs designs, or variants")
         return self

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import archs
 import mappers
@@ -46,6 +47,7 @@ class Grid:
     kernels: tuple[str, ...]
     seq_len: tuple[int, ...]
     batch: tuple[int, ...]
+    queries: int | Literal["seq_len"]
     sweep: dict[str, list[float]]
     derive: Derive
     places: dict[str, Place]
@@ -104,7 +106,9 @@ def load_experiment(path: str | Path) -> Experiment:
     schema = check(ExperimentSchema, document)
     base = Path(path).parent
     models = _models(document, schema.workload.models, ("workload", "models"), base)
-    designs = {n: _design(document, n, d, base) for n, d in schema.designs.items()}
+    designs = {n: _design(document, n, d, base, _design_keys(n)) for n, d in schema.designs.items()}
+    designs |= _variants(document, schema, designs, base)
+    _check_references(document, schema, designs)
     main = Grid(
         family=None,
         designs=tuple(designs.values()),
@@ -112,6 +116,7 @@ def load_experiment(path: str | Path) -> Experiment:
         kernels=_distinct(schema.workload.kernels),
         seq_len=_distinct(schema.workload.seq_len),
         batch=_distinct(schema.workload.batch),
+        queries=schema.workload.queries,
         sweep=schema.sweep,
         derive=schema.derive,
         places=_places(document, (), [*schema.sweep], [*schema.derive]),
@@ -132,6 +137,7 @@ def load_experiment(path: str | Path) -> Experiment:
                 kernels=_distinct(family.kernels or main.kernels),
                 seq_len=_distinct(family.seq_len or main.seq_len),
                 batch=_distinct(family.batch or main.batch),
+                queries=main.queries,
                 sweep=family.sweep,
                 derive=family.derive,
                 places=_places(document, keys, [*family.sweep], [*family.derive]),
@@ -185,20 +191,98 @@ def _at(error: InputError, place: Place) -> InputError:
     )
 
 
-def _design(document: Document, name: str, schema: DesignSchema, base: Path) -> Design:
-    keys = ("designs", name)
-    arch_place = document.place(*keys, "arch")
+Keys = tuple[str | int, ...]
+
+
+def _design_keys(name: str) -> dict[str, Keys]:
+    """Where the parts of a design stand in the spec."""
+    return {part: ("designs", name, part) for part in ("arch", "cascade", "mapper")} | {
+        "": ("designs", name)
+    }
+
+
+def _variants(
+    document: Document, schema: ExperimentSchema, designs: dict[str, Design], base: Path
+) -> dict[str, Design]:
+    """A design for every combination of `variants`, named by what tells it from the others."""
+    given = schema.variants
+    if given is None:
+        return {}
+    cascades: list[tuple[Keys, str]] = []
+    for i, name in enumerate(given.cascade):
+        listed = isinstance(document.part("variants", "cascade").data, list)
+        keys: Keys = ("variants", "cascade", i) if listed else ("variants", "cascade")
+        names = workloads.list_cascades("attention") if name == "all" else [name]
+        cascades += [(keys, each) for each in names]
+    found: dict[str, Design] = {}
+    for (cascade_keys, cascade), (i, arch), (j, mapper) in product(
+        cascades, enumerate(given.arch), enumerate(given.mapper)
+    ):
+        keys_of: dict[str, Keys] = {"": ("variants",), "cascade": cascade_keys}
+        for part, position in (("arch", i), ("mapper", j)):
+            listed = isinstance(document.part("variants", part).data, list)
+            keys_of[part] = ("variants", part, position) if listed else ("variants", part)
+        single = DesignSchema(arch=arch, cascade=cascade, mapper=mapper)
+        design = _design(document, "", single, base, keys_of)
+        name = design.cascade.name
+        name += f" on {design.architecture.name}" if len(given.arch) > 1 else ""
+        name += f" by {design.mapper}" if len(given.mapper) > 1 else ""
+        if name in designs or name in found:
+            place = document.place("variants")
+            raise InputError(f"two designs are named {name!r}", place)
+        found[name] = replace(design, name=name)
+    return found
+
+
+def _check_references(
+    document: Document, schema: ExperimentSchema, designs: dict[str, Design]
+) -> None:
+    """Baselines and families name designs that there are."""
+    named: list[tuple[Keys, str | None]] = [(("rank", "baseline"), schema.rank.baseline)]
+    named += [(("families", n, "design"), f.design) for n, f in schema.families.items()]
+    for keys, name in named:
+        if name is not None and name not in designs:
+            place = document.place(*keys)
+            raise InputError(f"unknown design {name!r}", place, allowed=designs, found=name)
+
+
+def _occupied(cascade: Cascade, schema: DesignSchema, place: Place) -> Cascade:
+    """The cascade with the shares that a design gives in place of its own."""
+    names = {*cascade.ranks, *cascade.parameters}
+    for tensor, rules in schema.occupancy.items():
+        if tensor not in cascade.tensors:
+            raise InputError(
+                f"cascade {cascade.name!r} has no tensor {tensor!r}",
+                place,
+                allowed=cascade.tensors,
+                found=tensor,
+            )
+        for rule in rules:
+            for name in sorted(rule.names - names):
+                message = f"unknown name {name!r} in {rule.text!r}"
+                raise InputError(message, place, allowed=sorted(names), found=name)
+    if not schema.occupancy:
+        return cascade
+    given = {tensor: tuple(rules) for tensor, rules in schema.occupancy.items()}
+    return replace(cascade, occupancy={**cascade.occupancy, **given})
+
+
+def _design(
+    document: Document, name: str, schema: DesignSchema, base: Path, keys: dict[str, Keys]
+) -> Design:
+    arch_place = document.place(*keys["arch"])
     try:
-        reference = document.part(*keys, "arch") if isinstance(schema.arch, dict) else schema.arch
+        reference = document.part(*keys["arch"]) if isinstance(schema.arch, dict) else schema.arch
         architecture = archs.load_architecture(reference, base, arch_place)
     except InputError as error:
         raise _at(error, arch_place) from None
-    cascade_place = document.place(*keys, "cascade")
+    cascade_place = document.place(*keys["cascade"])
     try:
         cascade = workloads.cascade(schema.cascade, base)
+        cascade = _occupied(cascade, schema, document.place(*keys[""]))
     except InputError as error:
         raise _at(error, cascade_place) from None
-    mapper_place = document.place(*keys, "mapper")
+    mapper_place = document.place(*keys["mapper"])
     if isinstance(schema.mapper, str):
         mapper, options = schema.mapper, {}
     else:
@@ -209,10 +293,10 @@ def _design(document: Document, name: str, schema: DesignSchema, base: Path) -> 
                 "a mapper needs a name: {name: ...}", mapper_place, allowed=mappers.list_mappers()
             )
     try:
-        checked = mappers.check_options(mapper, options, document, (*keys, "mapper"), base)
+        checked = mappers.check_options(mapper, options, document, keys["mapper"], base)
     except InputError as error:
         raise _at(error, mapper_place) from None
-    return Design(name, architecture, cascade, mapper, checked, schema, document.place(*keys))
+    return Design(name, architecture, cascade, mapper, checked, schema, document.place(*keys[""]))
 
 
 def _check_paths(grid: Grid) -> None:
@@ -306,7 +390,7 @@ def _check_repetitions(grid: Grid, design: Design) -> None:
         )
 
 
-_EXTENTS = frozenset("BDEFHMPS")
+_EXTENTS = frozenset("BDEFHMNPS")
 _COLUMNS = re.compile(
     "family|design|model|kernel|batch|seq_len|architecture|cascade|mapper|mapping|reason|rank|"
     "speedup|bottleneck|traffic_bytes|area_um2|lower_bound_bytes|(latency|energy|busy|util)_.*"

@@ -8,7 +8,8 @@ The space that is searched for each design point:
   and what stands between two of them together;
 - rows in a wavefront (the array's side, 1/4, 1/16, 1/64 of it, or one), and tiles of them that are
   worked on while a tile of the streamed rank stays (powers of two, cut to divisors);
-- inputs that rows do not move kept on chip for all rows, or streamed;
+- inputs that rows do not move kept on chip for all rows, or streamed; for a kernel of one Einsum,
+  also every input for one wavefront only;
 - elementwise Einsums on the 2D array where it can, or on the 1D array, whose lanes hold rows or
   neighbours of one row.
 """
@@ -27,7 +28,7 @@ from archs import Architecture
 from einsum_cascade import Cascade
 from mappers.contraction import Objective, is_on, score_of, search, with_candidate_axis
 from mappers.grouping import Group, grouped, kernels
-from mappers.nests import Form, build, structure
+from mappers.nests import Form, Keep, build, structure
 from mappers.roles import arrays, as_product, padded_shape
 from sim import Evaluation, Mapping, MappingChoice, Phase, PhaseChoice, evaluate_phase
 from sim.mapping import Number
@@ -156,7 +157,10 @@ def _best(
     scores = []
     texts = []
     seen = set()
-    for flags in combinations((True, False), repeat=3):
+    keeps: list[Keep] = ["all", "tile"]
+    if sum(len(g.einsums) for g in groups) == 1:
+        keeps.append("wave")
+    for flags in combinations(keeps, (True, False), (True, False)):
         trial = Form(at_once, together, *flags)
         phase = build(wider, name, groups, trial, wide_two, wide_one, typical)
         if structure(phase) in seen:
@@ -165,6 +169,7 @@ def _best(
         costs = evaluate_phase(wider, phase, explain=False)
         score = score_of(costs, options.objective)
         score = np.where(_overlaps(wider, groups), score, np.inf)
+        score = np.broadcast_to(score, (*points, len(together)))
         best = np.argmin(score, axis=-1)
         scores.append(np.take_along_axis(score, best[..., None], -1)[..., 0])
         rows_of = np.broadcast_to(at_once, score.shape)
@@ -193,6 +198,8 @@ def _overlaps(on: Mapping, groups: tuple[Group, ...]) -> Any:
 
 def _at(costs: Evaluation, best: np.ndarray) -> Evaluation:
     def picked(values: Any) -> Any:
+        if np.shape(values)[-1] == 1:  # the same for all candidates
+            return np.asarray(values)[..., 0]
         return np.take_along_axis(values, best[..., None], -1)[..., 0]
 
     return replace(
@@ -221,7 +228,7 @@ def _note(groups: tuple[Group, ...], form: Form) -> np.ndarray:
     streams = dict.fromkeys(p.stream for g in groups for p in g.places if p.stream)
     text = names + (f" over {', '.join(map(str, rows))}" if rows else "")
     text += f" and {', '.join(map(str, streams))}" if streams else ""
-    text += ", inputs kept" if form.keep else ""
+    text += ", inputs kept" if form.keep == "all" else ""
     numbers = np.asarray(form.rows_at_once).astype(np.int64).astype(str)
     tiles_of = np.asarray(form.row_tiles).astype(np.int64).astype(str)
     words = np.char.add(np.char.add(f"{text}, ", numbers), " rows x ")

@@ -21,12 +21,14 @@ class Place:
     """Where an Einsum stands: the ranks of the loops around it.
 
     `whole` ranks are looped over one coordinate at a time, outermost; `rows` in tiles of tiles,
-    `stream` in tiles between those two levels. A None is no such loop. Einsums of one `run` share
-    the loop over `stream`.
+    `stream` in tiles between those two levels, `beside` (further ranks that all share, such as the
+    query heads of a group) one coordinate at a time right inside of it. A None is no such loop.
+    Einsums of one `run` share the loop over `stream`.
     """
 
     whole: tuple[str, ...]
     rows: str | None
+    beside: tuple[str, ...]
     stream: str | None
     run: int
 
@@ -45,7 +47,7 @@ def grouped(cascade: Cascade, extents: Mapping[str, float], least: float) -> tup
     A rank shorter than `least` is not worth a loop that streams it.
     """
     ordered = [e for e in cascade.order if e in computing(cascade)]
-    return tuple(_groups(cascade, ordered, batch_of(cascade, ordered), extents, least))
+    return tuple(_groups(cascade, ordered, batch_of(cascade, ordered, extents), extents, least))
 
 
 def kernels(cascade: Cascade, extents: Mapping[str, float], least: float) -> tuple[Group, ...]:
@@ -54,7 +56,7 @@ def kernels(cascade: Cascade, extents: Mapping[str, float], least: float) -> tup
     Einsums of an iteration stay in their group: they exchange values at every step.
     """
     result: list[Group] = []
-    batch = batch_of(cascade, [e for e in cascade.order if e in computing(cascade)])
+    batch = batch_of(cascade, [e for e in cascade.order if e in computing(cascade)], extents)
     for group in grouped(cascade, extents, least):
         if any(cascade.ranks[r].iterative for e in group.einsums for r in e.ranks):
             result.append(group)
@@ -73,8 +75,13 @@ def kernels(cascade: Cascade, extents: Mapping[str, float], least: float) -> tup
     return tuple(result)
 
 
-def batch_of(cascade: Cascade, einsums: Sequence[Einsum]) -> tuple[str, ...]:
-    """Ranks that every Einsum and nearly every tensor has: nothing is shared along them."""
+def batch_of(
+    cascade: Cascade, einsums: Sequence[Einsum], extents: Mapping[str, float]
+) -> tuple[str, ...]:
+    """Ranks that every Einsum and nearly every tensor has: nothing is shared along them.
+
+    Not all ranks of an Einsum, though: the longest is left to be spread over an array.
+    """
     common = _common(cascade, einsums, ())
     ends = [*cascade.inputs, *cascade.outputs]
 
@@ -82,7 +89,10 @@ def batch_of(cascade: Cascade, einsums: Sequence[Einsum]) -> tuple[str, ...]:
         return rank in cascade.tensors[tensor].ranks
 
     everywhere = [r for r in common if not cascade.ranks[r].iterative]
-    return tuple(r for r in everywhere if all(has(t, r) for t in _activations(cascade, ends, r)))
+    batch = [r for r in everywhere if all(has(t, r) for t in _activations(cascade, ends, r))]
+    while batch and any(set(e.ranks) <= set(batch) for e in einsums):
+        batch.remove(max(batch, key=lambda r: extents[r]))
+    return tuple(batch)
 
 
 def _activations(cascade: Cascade, ends: Sequence[str], rank: str) -> list[str]:
@@ -112,10 +122,12 @@ def _groups(
             continue
         rows = _rows(run, free, extents)
         places = []
-        placed = (*whole, rows) if rows else whole
-        for number, (part, left) in enumerate(_runs(cascade, run, placed)):
+        reduced = {r for e in run for r in e.reduction_ranks}
+        beside = tuple(r for r in free if r != rows and r not in reduced and len(run) > 1)
+        placed = (*whole, rows, *beside) if rows else whole
+        for number, (part, left) in enumerate(_runs(cascade, run, placed, innermost=True)):
             stream = _stream(cascade, part, left, extents, least)
-            places += [Place(whole, rows, stream, number)] * len(part)
+            places += [Place(whole, rows, beside, stream, number)] * len(part)
         groups.append(Group(tuple(run), tuple(places)))
     return groups
 
@@ -139,19 +151,26 @@ def _stream(
             return rank
     outer = {rank.partition[0] for rank in cascade.ranks.values() if rank.partition}
     long = [r for r in left if extents[r] > least or r in outer]
-    return max(long, key=lambda r: extents[r], default=None) if len(run) > 1 else None
+    kept = [r for r in long if not any(r in e.reduction_ranks for e in run)]
+    choice = kept if kept and len(run) == 1 else long
+    return max(choice, key=lambda r: extents[r], default=None)
 
 
 def _runs(
-    cascade: Cascade, einsums: Sequence[Einsum], placed: Sequence[str]
+    cascade: Cascade, einsums: Sequence[Einsum], placed: Sequence[str], innermost: bool = False
 ) -> list[tuple[list[Einsum], list[str]]]:
-    """The longest runs of Einsums with a rank in common, and these ranks."""
+    """The longest runs of Einsums with a rank in common, and these ranks.
+
+    In the `innermost` runs an iterative rank that some share must stay shared: no loop further in
+    could be its own.
+    """
     result: list[tuple[list[Einsum], list[str]]] = []
     for einsum in einsums:
         if result:
-            run, _ = result[-1]
+            run, before = result[-1]
             common = _common(cascade, [*run, einsum], placed)
-            if common:
+            lost = [r for r in before if cascade.ranks[r].iterative and r not in common]
+            if common and not (innermost and lost):
                 result[-1] = ([*run, einsum], common)
                 continue
         result.append(([einsum], _common(cascade, [einsum], placed)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -18,21 +19,24 @@ from sim.accesses import analysis_of, iterated_ranks
 from sim.mapping import Number
 from sim.nest import product
 
+Keep = Literal["all", "tile", "wave"]
+
 
 @dataclass(frozen=True)
 class Form:
     """What is chosen beside the groups.
 
     `rows_at_once` and `row_tiles` bound the rows of a wavefront, and the tiles of them that are
-    worked on while a tile of the streamed rank stays (arrays of candidates). `keep` holds inputs
-    that rows do not move on chip for all rows; `dense_only` leaves to the 2D array only what has
-    the inner rank of a stream, or is a product; `along_rows` spreads rows over a 1D array, rather
-    than a fiber of one row.
+    worked on while a tile of the streamed rank stays (arrays of candidates). `keep` says how long
+    inputs stay: those that rows do not move for all rows (`all`), or for a tile of them (`tile`);
+    or every input for one wavefront only (`wave`). `dense_only` leaves to the 2D array only what
+    has the inner rank of a stream, or is a product; `along_rows` spreads rows over a 1D array,
+    rather than a fiber of one row.
     """
 
     rows_at_once: Number
     row_tiles: Number
-    keep: bool
+    keep: Keep
     dense_only: bool
     along_rows: bool
 
@@ -78,7 +82,7 @@ def _nest(
     rows, stream = place.rows, place.stream if place.stream in einsum.ranks else None
     outer_part = stream is not None and cascade.ranks[stream].parent is not None
     inner = _inner_of(cascade, stream) if outer_part else stream
-    own = [r for r in einsum.ranks if r not in (*place.whole, rows)]
+    own = [r for r in einsum.ranks if r not in (*place.whole, *place.beside, rows)]
     own = [r for r in own if not (r == stream and (outer_part or cascade.ranks[r].iterative))]
     own.sort(key=lambda r: r in einsum.reduction_ranks)  # sums stay in the PEs
     array, spatial = _binding(cascade, einsum, own, rows, inner, form, two, one, typical)
@@ -101,6 +105,7 @@ def _nest(
         step = 1.0 if whole_stream else np.minimum(two.shape[0], shape[stream])
         loop = Loop(f"{stream}1:{number}.{place.run}", stream, tiles(shape[stream], step))
         shared.append(loop)
+    shared += [Loop(f"{r}:{number}", r, shape[r]) for r in place.beside]
     shared += inner_rows
     temporal, unrolled = [], []
     for rank in own:
@@ -210,7 +215,8 @@ def _residency(on: Mapping, placed: list[_Placed], form: Form) -> dict[str, tupl
         elif cascade.tensors[tensor].role == "output" or tensor in needed:
             result[tensor] = _leaving(on, tensor, writer, using, outermost, buffer)
         elif tensor in running:
-            depth = min(_before_iteration(cascade, tensor, p.nest) for p in (writer, *using))
+            depth = _before_iteration(cascade, tensor, writer.nest)
+            depth = min([depth, *(_common(writer.nest, p.nest) for p in using if p != writer)])
             result[tensor] = always(buffer, Tile(buffer, _below(writer.nest, depth)))
         elif not using:
             result[tensor] = always(outermost)
@@ -245,14 +251,17 @@ def _input_tiles(
         if read.tensor == tensor
         for v in read.variables
     }
+    if form.keep == "wave":
+        return (Tile(buffer, _below(nest, len(nest.temporal))),)
     base = len(place.whole)
-    while base and nest.loops[base - 1].rank not in moved and form.keep:
+    while base and nest.loops[base - 1].rank not in moved and form.keep == "all":
         base -= 1  # weights that a batch rank does not move
     if place.rows is None:
-        return (Tile(buffer, _below(nest, base if form.keep else nest.shared)),)
-    if place.rows in moved:
+        return (Tile(buffer, _below(nest, base if form.keep == "all" else nest.shared)),)
+    if place.rows in moved and base == len(place.whole):
         return (Tile(buffer, _below(nest, len(place.whole) + 1)),)
-    return (Tile(buffer, _below(nest, base if form.keep else nest.shared - 1)),)
+    streamed = len(place.whole) + 1 + (place.stream in user.einsum.ranks)
+    return (Tile(buffer, _below(nest, base if form.keep == "all" else streamed)),)
 
 
 def _leaving(
@@ -283,8 +292,7 @@ def _before_iteration(cascade: Cascade, tensor: str, nest: EinsumMapping) -> int
     for depth, loop in enumerate(nest.loops[: nest.shared]):
         if loop.rank in iterative:
             return depth
-    # read behind the iteration: up to the loops that its steps are in
-    return sum(1 for lp in nest.loops[: nest.shared] if not lp.name.split(":")[0].endswith("1"))
+    return nest.shared
 
 
 def _forwards(on: Mapping, tensor: str, writer: _Placed, reader: _Placed) -> bool:
@@ -327,4 +335,4 @@ def structure(phase: Phase) -> tuple[object, ...]:
     return nests, homes
 
 
-__all__ = ["Form", "build", "structure"]
+__all__ = ["Form", "Keep", "build", "structure"]

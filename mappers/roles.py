@@ -41,7 +41,7 @@ def ranks_of(cascade: Cascade, tensor: str) -> frozenset[str]:
 
 
 def padded_shape(cascade: Cascade, shape: Mapping[str, Number], side: Number) -> dict[str, Number]:
-    """Extents of all ranks. An inner part that nothing gives is at most as large as an array's side.
+    """Extents of all ranks. An inner part that nothing gives is no larger than an array's side.
 
     As many tiles as that takes are made equally large; a rank that they do not divide is padded by
     less than one coordinate a tile, whose costs are counted.
@@ -51,7 +51,8 @@ def padded_shape(cascade: Cascade, shape: Mapping[str, Number], side: Number) ->
         if len(rank.partition) != 2 or rank.name not in given:
             continue
         outer, inner = rank.partition
-        if {outer, inner} & (given.keys() | cascade.defaults.keys()):
+        known = given.keys() | cascade.defaults.keys()
+        if {outer, inner} & known or cascade.ranks[inner].like in known:
             continue
         length = np.asarray(given[rank.name])
         count = tiles(length, np.minimum(np.asarray(side), length))

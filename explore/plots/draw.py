@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from explore.plots.bars import draw_bars
+from explore.plots.curves import draw_curves
 from explore.plots.figure import Figure
 from explore.plots.layout import LEFT_IN, RIGHT_IN
 from explore.plots.style import (
@@ -39,7 +40,7 @@ def draw(figure: Figure, folder: Path, width: str, formats: Sequence[str]) -> li
     settings: Any = SETTINGS  # the stubs of matplotlib know a literal type for every key
     width_in = COLUMN_IN[_suited(figure) if width == "auto" else width]
     with mpl.rc_context(settings):
-        canvas = _lines(figure, width_in) if figure.kind == "lines" else _bars(figure, width_in)
+        canvas = _KINDS.get(figure.kind, _bars)(figure, width_in)
         FigureCanvasAgg(canvas)
         paths = []
         for kind in formats:
@@ -49,6 +50,8 @@ def draw(figure: Figure, folder: Path, width: str, formats: Sequence[str]) -> li
 
 
 def _suited(figure: Figure) -> str:
+    if figure.kind == "curves":
+        return "double"
     most = max((sum(_places(p) for p in row.panels) for row in figure.rows), default=0)
     return "double" if most > _FEW_PLACES else "single"
 
@@ -108,6 +111,9 @@ def _lines(figure: Figure, width_in: float) -> Canvas:
         log_ticks(axis, min(map(min, values)), max(map(max, values)))
     canvas.legend(handles=handles, loc="upper center", ncols=columns, borderaxespad=0.1)
     return canvas
+
+
+_KINDS = {"lines": _lines, "curves": draw_curves}
 
 
 def _curve(index: int) -> dict[str, Any]:

@@ -47,13 +47,28 @@ class Line:
 
 
 @dataclass(frozen=True)
+class LinePanel:
+    """Curves, or scattered points, on logarithmic axes of their own."""
+
+    title: str
+    x_label: str
+    y_label: str
+    lines: tuple[Line, ...]
+    scattered: bool = False
+
+
+@dataclass(frozen=True)
 class Figure:
-    """A figure by its file name: rows of panels with bars, or lines (on logarithmic axes)."""
+    """A figure by its file name: rows of panels with bars, lines, or rows of panels with curves.
+
+    Axes of lines and curves are logarithmic.
+    """
 
     name: str
-    kind: Literal["grouped", "stacked", "lines"]
+    kind: Literal["grouped", "stacked", "lines", "curves"]
     rows: tuple[Row, ...] = ()
     lines: tuple[Line, ...] = ()
+    curves: tuple[tuple[LinePanel, ...], ...] = ()
     x_label: str = "sequence length (tokens)"
     y_label: str = ""  # of the lines
     log: bool = False
@@ -65,7 +80,9 @@ class Figure:
         return tuple(panel for row in self.rows for panel in row.panels)
 
     @property
-    def has_bars(self) -> bool:
-        """Whether there is a bar to draw."""
+    def has_marks(self) -> bool:
+        """Whether there is anything to draw."""
+        if self.lines or self.curves:
+            return True
         values = (v for panel in self.panels for s in panel.series for v in s.values)
         return any(value is not None for value in values)

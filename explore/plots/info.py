@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from explore.comparison import in_common
 from explore.plots.figure import Figure, Line, Panel, Row, Series, Values
+from explore.plots.front import front, short
+from explore.plots.many import MOST_BARS, figures_of_many
 
 if TYPE_CHECKING:
     import polars as pl
 
 _LOG_FROM = 30.0  # bars on a linear axis are lengths to compare; beyond this ratio they vanish
 _TERMS = {"2d": "2D array", "1d": "1D array", "dram": "DRAM", "stall": "stalls"}
-
-
-def short(number: float) -> str:
-    """1024 as 1K, 1048576 as 1M."""
-    for suffix, size in (("M", 2**20), ("K", 2**10)):
-        if number >= size and number % size == 0:
-            return f"{number / size:g}{suffix}"
-    return f"{number:g}"
 
 
 def figures(table: pl.DataFrame, baseline: str | None = None) -> list[Figure]:
@@ -33,7 +27,7 @@ def figures(table: pl.DataFrame, baseline: str | None = None) -> list[Figure]:
 
     table = table.with_columns(cs.float().fill_nan(None))
     found = _figures(table, baseline, pl.col("family"))
-    return [figure for figure in found if figure.lines or figure.has_bars]
+    return [figure for figure in found if figure.has_marks]
 
 
 def _figures(table: pl.DataFrame, baseline: str | None, family: pl.Expr) -> Iterator[Figure]:
@@ -41,6 +35,10 @@ def _figures(table: pl.DataFrame, baseline: str | None, family: pl.Expr) -> Iter
     main = table.filter(family.is_null())
     grids = {str(name): _Grid(str(name), own) for (name,), own in _parts(main, "kernel")}
     one = grids.get("attention") or next(iter(grids.values()), None)
+    many = [kernel for kernel, grid in grids.items() if len(grid.designs) > MOST_BARS]
+    for kernel in many:
+        yield from figures_of_many(grids.pop(kernel).table, kernel)
+    one = one if one and one.kernel not in many else None
     if one:
         yield from _utilization(one)
     for kernel, grid in grids.items():
@@ -222,15 +220,3 @@ def _family(table: pl.DataFrame, name: str) -> Iterator[Figure]:
     names = " / ".join(c.split(".")[-1].replace("_", " ") for c in swept)
     x_label = f"area (mm²); numbers: {names}"
     yield Figure(name, "lines", lines=tuple(lines), x_label=x_label, y_label="latency (s)")
-
-
-def front(x: Sequence[float], y: Sequence[float]) -> tuple[bool, ...]:
-    """Which points no other beats: smaller or equal in both, and smaller in one.
-
-    >>> front([1, 2, 3], [3, 4, 1])
-    (True, False, True)
-    """
-    points = list(zip(x, y, strict=True))
-    return tuple(
-        not any(a <= px and b <= py and (a < px or b < py) for a, b in points) for px, py in points
-    )

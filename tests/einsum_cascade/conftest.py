@@ -17,6 +17,30 @@ _BINARY = {
     "max": max,
     "min": min,
     "div": operator.truediv,
+    "floordiv": operator.floordiv,
+    "mod": operator.mod,
+    "lshift": operator.lshift,
+    "rshift": operator.rshift,
+    "pow": operator.pow,
+}
+_UNARY = {
+    "exp": math.exp,
+    "exp2": lambda x: 2.0**x,
+    "log": math.log,
+    "log2": math.log2,
+    "sqrt": math.sqrt,
+    "abs": abs,
+    "floor": math.floor,
+    "round": round,
+    "tanh": math.tanh,
+}
+_COMPARE = {
+    "<=": operator.le,
+    "<": operator.lt,
+    ">=": operator.ge,
+    ">": operator.gt,
+    "==": operator.eq,
+    "!=": operator.ne,
 }
 _START = {"add": 0.0, "mul": 1.0, "max": -math.inf, "min": math.inf}
 
@@ -41,7 +65,7 @@ class Interpreter:
 
     def element(self, tensor: str, coordinates: tuple[int, ...]) -> float:
         if tensor in self.inputs:
-            return float(self.inputs[tensor][coordinates])
+            return self.inputs[tensor][coordinates].item()
         key = (tensor, coordinates)
         if key not in self.memo:
             self.memo[key] = self._compute(tensor, coordinates)
@@ -73,7 +97,10 @@ class Interpreter:
                 **at,
                 **{r.lower(): c for r, c in zip(einsum.reduction_ranks, point, strict=True)},
             }
-            if all(self._holds(c, here) for c in einsum.filters):
+            if all(self._holds(c, here) for c in einsum.filters) and all(
+                _COMPARE[c.comparison](self._value(c.left, here), self._value(c.right, here))
+                for c in einsum.data_filters
+            ):
                 values.append(self._value(einsum.expression, here))
         if einsum.reduction is None:
             return values[0] if values else 0.0
@@ -85,14 +112,7 @@ class Interpreter:
     def _holds(self, condition, at) -> bool:
         left = _index(condition.left, self.shape, at)
         right = _index(condition.right, self.shape, at)
-        return {
-            "<=": left <= right,
-            "<": left < right,
-            ">=": left >= right,
-            ">": left > right,
-            "==": left == right,
-            "!=": left != right,
-        }[condition.comparison]
+        return _COMPARE[condition.comparison](left, right)
 
     def _value(self, node, at):
         if isinstance(node, Number):
@@ -100,7 +120,13 @@ class Interpreter:
         if isinstance(node, Coordinate):
             return _index(node.index, self.shape, at)
         if isinstance(node, Access):
-            return self.element(node.tensor, tuple(_index(i, self.shape, at) for i in node.indices))
+            coordinates = [_index(i, self.shape, at) for i in node.indices]
+            for gather in node.gathers:
+                coordinates[gather.position] = _index(gather.offset, self.shape, at) + sum(
+                    _index(factor, self.shape, {}) * int(self._value(table, at))
+                    for factor, table in gather.tables
+                )
+            return self.element(node.tensor, tuple(coordinates))
         assert isinstance(node, Call)
         arguments = [self._value(a, at) for a in node.arguments]
         if node.operator in _BINARY:
@@ -109,7 +135,9 @@ class Interpreter:
             return -arguments[0]
         if node.operator in self.functions:
             return float(self.functions[node.operator](*arguments))
-        return {"exp": math.exp, "log": math.log, "sqrt": math.sqrt}[node.operator](*arguments)
+        if node.operator == "exp":
+            return math.exp(arguments[0]) if arguments[0] < 700 else math.inf
+        return _UNARY[node.operator](*arguments)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ SPECS = {
     "typo in a design key": (changed("cascade:", "cascad:"), 7, "did you mean 'cascade'"),
     "missing workload": ("name: a\ndesigns: {}\n", 1, "missing key 'workload'"),
     "missing mapper": (changed(", mapper: fusemax", ""), 7, "missing key 'mapper'"),
-    "no designs": (changed(SPEC[SPEC.index("  Ours") : SPEC.index("rank")], "  {}\n"), 6, "at least 1"),
+    "no designs": (changed(SPEC[SPEC.index("  Ours") : SPEC.index("rank")], "  {}\n"), 1, "needs designs, or variants"),
     "designs is a list": (changed(SPEC[SPEC.index("  Ours") : SPEC.index("rank")], "  [a]\n"), 6, "expected a mapping"),
     "no models": (changed("[bert-base]", "[]"), 3, "at least 1 item"),
     "no lengths": (changed("[1K]", "[]"), 4, "at least 1 item"),

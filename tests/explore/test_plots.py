@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from explore.plots import draw_all, figures
-from explore.plots.info import front, short
+from explore.plots.front import front, short
 from explore.run import run_file
 from explore.spec import experiment_file
 
