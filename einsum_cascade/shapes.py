@@ -49,11 +49,11 @@ def resolve_shape(cascade: Cascade, shape: Shape) -> dict[str, Any]:
     changed = True
     while changed:
         changed = _derive(cascade, known)
-    for name, rule in cascade.defaults.items():
-        if name not in known and rule.names <= known.keys():
-            known[name] = _positive_integer(name, _rounded(rule.evaluate(known)))
-            while _derive(cascade, known):
-                pass
+    while (name := _ready(cascade, known)) is not None:
+        value = cascade.defaults[name].evaluate(known)
+        known[name] = _positive_integer(name, _rounded(value))
+        while _derive(cascade, known):
+            pass
     missing = [n for n in names if n not in known]
     if missing:
         raise InputError(
@@ -61,6 +61,14 @@ def resolve_shape(cascade: Cascade, shape: Shape) -> dict[str, Any]:
             f"{_ways(cascade, missing[0])}"
         )
     return known
+
+
+def _ready(cascade: Cascade, known: Mapping[str, Any]) -> str | None:
+    """A name without a value whose default can be worked out."""
+    for name, rule in cascade.defaults.items():
+        if name not in known and rule.names <= known.keys():
+            return name
+    return None
 
 
 def _rounded(value: Any) -> Any:

@@ -193,8 +193,23 @@ def _symbols(grid: Grid, points: Points) -> dict[str, Array]:
         "B": points.batch,
         "M": points.seq_len,
         "N": points.seq_len,
+        "TOKENS": points.seq_len,
         "P": queries,
     }
+
+
+def _settled_by_itself(cascade: Cascade) -> set[str]:
+    """Extents that have a default in the cascade, such as the 49 tokens of a window.
+
+    No workload sets these, though a design or a sweep may. TOKENS is the workload's name.
+    """
+    found = set(cascade.defaults) - {"TOKENS"}
+    while True:
+        more = {r.name for r in cascade.ranks.values() if r.like in found}
+        more |= {str(cascade.ranks[n].like) for n in found if n in cascade.ranks}
+        if more - {"None"} <= found:
+            return found
+        found |= more - {"None"}
 
 
 def _settled(
@@ -306,7 +321,10 @@ def _attention(
     grid: Grid, design: Design, points: Points, accounting: str, values: dict[str, Array]
 ) -> Evaluation:
     cascade = design.cascade
-    symbols: dict[str, Any] = _symbols(grid, points)
+    settled = _settled_by_itself(cascade)
+    symbols: dict[str, Any] = {
+        k: v for k, v in _symbols(grid, points).items() if k not in settled and k != "S"
+    }
     names = _names(grid, design, points, values) if design.schema.shape else {}
     for rank, rule in design.schema.shape.items():
         symbols[rank] = _extent(rank, rule.evaluate(names), design.place)

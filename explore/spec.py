@@ -390,7 +390,7 @@ def _check_repetitions(grid: Grid, design: Design) -> None:
         )
 
 
-_EXTENTS = frozenset("BDEFHMNPS")
+_EXTENTS = frozenset([*"BDEFHMNPS", "TOKENS"])
 _COLUMNS = re.compile(
     "family|design|model|kernel|batch|seq_len|architecture|cascade|mapper|mapping|reason|rank|"
     "speedup|bottleneck|traffic_bytes|area_um2|lower_bound_bytes|(latency|energy|busy|util)_.*"

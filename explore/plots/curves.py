@@ -31,9 +31,8 @@ def draw_curves(figure: Figure, width_in: float) -> Canvas:
     if scattered:
         for handle in handles:
             handle.set_linestyle("")
-    rest = Line2D([], [], color=_PALE, marker="o" if scattered else None, markersize=3,
-                  linewidth=0.0 if scattered else 0.6, label="off the front")  # fmt: skip
-    handles.append(rest)
+    else:
+        handles.append(Line2D([], [], color=_PALE, linewidth=0.6, label="others"))
     each = max(0.4 + text_in(str(h.get_label()), TEXT_PT) for h in handles)
     across = max(1, min(len(handles), int(width_in / each)))
     above = 0.05 + _LEGEND_LINE_IN * -(-len(handles) // across)
@@ -62,7 +61,7 @@ def _styles(figure: Figure) -> dict[str, tuple[str, str]]:
         for row in figure.curves
         for panel in row
         for line in panel.lines
-        if any(line.front)
+        if panel.scattered or any(line.front)
     )
     return {
         name: (COLOURS[(1 + 2 * i) % len(COLOURS) if i < 4 else i % len(COLOURS)],

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 MOST_BARS = 12
 """Designs that a group of bars can hold."""
 _PANELS = 3
+_MARKED = 5
 
 
 def figures_of_many(table: pl.DataFrame, kernel: str) -> Iterator[Figure]:
@@ -25,9 +26,12 @@ def figures_of_many(table: pl.DataFrame, kernel: str) -> Iterator[Figure]:
 
     means = (
         table.filter(pl.col("latency_s").is_not_null())
-        .group_by("design", "architecture", "seq_len", maintain_order=True)
+        .group_by("design", "cascade", "architecture", "seq_len", maintain_order=True)
         .agg(pl.col("latency_s", "energy_pj", "traffic_bytes").mean())
     )
+    alone = means.select("design", "cascade", "architecture").unique()
+    if alone.select("cascade", "architecture").is_unique().all():  # the panel says the rest
+        means = means.with_columns(pl.col("cascade").alias("design"))
     if means.is_empty():
         return
     lengths = sorted(means["seq_len"].unique().to_list())
@@ -71,8 +75,8 @@ def _fronts(means: pl.DataFrame, lengths: list[int]) -> tuple[LinePanel, ...]:
 def _growth(means: pl.DataFrame) -> tuple[tuple[LinePanel, ...], ...]:
     """Latency and traffic against the sequence length, a panel an architecture.
 
-    A design is marked that is on the front of latency and energy of its architecture at the
-    longest sequence that any design of it reaches.
+    Those designs are marked that are on the front of latency and energy of an architecture at its
+    longest sequence, and then the fastest there, up to as many as can be told apart.
     """
     import polars as pl
 
@@ -80,9 +84,10 @@ def _growth(means: pl.DataFrame) -> tuple[tuple[LinePanel, ...], ...]:
     for column, label in (("latency_s", "latency (s)"), ("traffic_bytes", "DRAM traffic (B)")):
         panels = []
         for (name,), own in means.group_by("architecture", maintain_order=True):
-            longest = own.filter(pl.col("seq_len") == own["seq_len"].max())
+            longest = own.filter(pl.col("seq_len") == own["seq_len"].max()).sort("latency_s")
             on = front(longest["latency_s"].to_list(), longest["energy_pj"].to_list())
-            best = {d for d, is_best in zip(longest["design"], on, strict=True) if is_best}
+            best = [d for d, is_best in zip(longest["design"], on, strict=True) if is_best]
+            best = list(dict.fromkeys([*best, *longest["design"]]))[:_MARKED]
             lines = []
             for (design,), part in own.group_by("design", maintain_order=True):
                 part = part.sort("seq_len")
