@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,13 @@ class Dependency:
     rank: str | None = None
 
 
-def dependencies(cascade: Cascade) -> Iterator[Dependency]:
+@lru_cache(maxsize=256)
+def dependencies(cascade: Cascade) -> tuple[Dependency, ...]:
     """Every dependency between two Einsums, in text order of the consumer."""
+    return tuple(_dependencies(cascade))
+
+
+def _dependencies(cascade: Cascade) -> Iterator[Dependency]:
     for consumer in cascade.einsums:
         for access in consumer.operands:
             for producer in cascade.producers[access.tensor]:
@@ -94,6 +100,7 @@ def execution_order(cascade: Cascade) -> tuple[Einsum, ...]:
     return tuple(ordered)
 
 
+@lru_cache(maxsize=256)
 def recurrences(cascade: Cascade) -> tuple[tuple[Einsum, ...], ...]:
     """Groups of Einsums in execution order: one that needs no loop stands alone; those that feed
     each other across iterations form one group.

@@ -49,9 +49,9 @@ def resolve_shape(cascade: Cascade, shape: Shape) -> dict[str, Any]:
     changed = True
     while changed:
         changed = _derive(cascade, known)
-    while (name := _ready(cascade, known)) is not None:
-        value = cascade.defaults[name].evaluate(known)
-        known[name] = _positive_integer(name, _rounded(value))
+    while (ready := _ready(cascade, known)) is not None:
+        value = cascade.defaults[ready].evaluate(known)
+        known[ready] = _positive_integer(ready, _rounded(value))
         while _derive(cascade, known):
             pass
     missing = [n for n in names if n not in known]

@@ -215,6 +215,7 @@ def _variants(
         names = workloads.list_cascades("attention") if name == "all" else [name]
         cascades += [(keys, each) for each in names]
     found: dict[str, Design] = {}
+    loaded: dict[int, ArchitectureFile] = {}
     for (cascade_keys, cascade), (i, arch), (j, mapper) in product(
         cascades, enumerate(given.arch), enumerate(given.mapper)
     ):
@@ -223,7 +224,8 @@ def _variants(
             listed = isinstance(document.part("variants", part).data, list)
             keys_of[part] = ("variants", part, position) if listed else ("variants", part)
         single = DesignSchema(arch=arch, cascade=cascade, mapper=mapper)
-        design = _design(document, "", single, base, keys_of)
+        design = _design(document, "", single, base, keys_of, loaded.get(i))
+        loaded[i] = design.architecture
         name = design.cascade.name
         name += f" on {design.architecture.name}" if len(given.arch) > 1 else ""
         name += f" by {design.mapper}" if len(given.mapper) > 1 else ""
@@ -268,12 +270,17 @@ def _occupied(cascade: Cascade, schema: DesignSchema, place: Place) -> Cascade:
 
 
 def _design(
-    document: Document, name: str, schema: DesignSchema, base: Path, keys: dict[str, Keys]
+    document: Document,
+    name: str,
+    schema: DesignSchema,
+    base: Path,
+    keys: dict[str, Keys],
+    architecture: ArchitectureFile | None = None,
 ) -> Design:
     arch_place = document.place(*keys["arch"])
     try:
         reference = document.part(*keys["arch"]) if isinstance(schema.arch, dict) else schema.arch
-        architecture = archs.load_architecture(reference, base, arch_place)
+        architecture = architecture or archs.load_architecture(reference, base, arch_place)
     except InputError as error:
         raise _at(error, arch_place) from None
     cascade_place = document.place(*keys["cascade"])

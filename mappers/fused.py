@@ -67,7 +67,9 @@ def place(
     typical = {k: float(np.exp(np.mean(np.log(v)))) for k, v in points.items()}
     placed = [_placed(mapping, plan, typical, options) for plan in _plans(cascade, typical, two)]
     scores = np.stack([np.broadcast_to(score, placed[0][1].shape) for _, score in placed])
-    return MappingChoice(tuple(m for m, _ in placed), np.argmin(scores, axis=0))
+    best = np.argmin(scores, axis=0)
+    used, index = np.unique(best, return_inverse=True)
+    return MappingChoice(tuple(placed[i][0] for i in used), index.reshape(best.shape))
 
 
 def _plans(cascade: Cascade, typical: MappingABC[str, float], two: Any) -> list[_Plan]:
@@ -180,8 +182,11 @@ def _best(
         found.append(_at(costs, best))
         texts.append(_note(groups, replace(form, rows_at_once=np.minimum(picked_rows, rows))))
     index = np.argmin(np.stack(scores), axis=0)
-    best_of = _choose(found, index)
-    return PhaseChoice(tuple(phases), index), best_of, np.choose(index, texts)
+    used, index = np.unique(index, return_inverse=True)  # what no point takes is not priced again
+    index = index.reshape(points)
+    chosen = [found[i] for i in used], [texts[i] for i in used]
+    choice = PhaseChoice(tuple(phases[i] for i in used), index)
+    return choice, _choose(chosen[0], index), np.choose(index, chosen[1])
 
 
 def _overlaps(on: Mapping, groups: tuple[Group, ...]) -> Any:

@@ -152,20 +152,35 @@ def iterated_ranks(cascade: Cascade, tensor: str) -> frozenset[str]:
 def uses(cascade: Cascade, phase: Phase) -> Iterator[Use]:
     """Every (Einsum, tensor) of the phase, operands first, each tensor once an Einsum."""
     for mapping in phase.einsums:
-        einsum = cascade.einsum(mapping.einsum)
-        operands: dict[str, Use] = {}
-        for read in reads(cascade, einsum):
-            use = _use(cascade, mapping, read, writes=False)
-            other = operands.get(read.tensor)
-            if other is not None and other != use:  # read in two ways: all that either reaches
-                use = Use(mapping, read.tensor, use.ranks | other.ranks, writes=False)
-            operands[read.tensor] = use
-        yield from operands.values()
-        made = Shown(einsum.output.tensor, einsum.output.indices)
-        yield _use(cascade, mapping, made, writes=True)
+        for touch in _touches(cascade, mapping.einsum):
+            yield Use(mapping, touch.tensor, touch.ranks, touch.writes, touch.windows)
 
 
-def _use(cascade: Cascade, mapping: EinsumMapping, touched: Shown, writes: bool) -> Use:
+@dataclass(frozen=True)
+class _Touch:
+    """What a `Use` is apart from the mapping."""
+
+    tensor: str
+    ranks: frozenset[str]
+    writes: bool
+    windows: tuple[Window, ...] = ()
+
+
+@lru_cache(maxsize=8192)
+def _touches(cascade: Cascade, name: str) -> tuple[_Touch, ...]:
+    einsum = cascade.einsum(name)
+    operands: dict[str, _Touch] = {}
+    for read in reads(cascade, einsum):
+        touch = _touch(cascade, read, writes=False)
+        other = operands.get(read.tensor)
+        if other is not None and other != touch:  # read in two ways: all that either reaches
+            touch = _Touch(read.tensor, touch.ranks | other.ranks, writes=False)
+        operands[read.tensor] = touch
+    made = Shown(einsum.output.tensor, einsum.output.indices)
+    return (*operands.values(), _touch(cascade, made, writes=True))
+
+
+def _touch(cascade: Cascade, touched: Shown, writes: bool) -> _Touch:
     tensor = cascade.tensors[touched.tensor]
     iterated = generation_ranks(cascade, touched.tensor)
     windows = []
@@ -176,7 +191,7 @@ def _use(cascade: Cascade, mapping: EinsumMapping, touched: Shown, writes: bool)
             extent = tensor.extents[position]
             windows.append(Window(index, extent, position in touched.scattered))
         ranks |= moving
-    return Use(mapping, touched.tensor, frozenset(ranks), writes, tuple(windows))
+    return _Touch(touched.tensor, frozenset(ranks), writes, tuple(windows))
 
 
 def tally(
