@@ -30,6 +30,14 @@ class Width(StrEnum):
     DOUBLE = "double"
 
 
+class Format(StrEnum):
+    """Forms of a table."""
+
+    TABLE = "table"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+
+
 app = typer.Typer(
     name="explore",
     help="Rank attention algorithms, accelerators and mappings before anything is built.",
@@ -126,33 +134,56 @@ def plot_command(
 
 @app.command("passes")
 def passes_command(
-    cascade: Annotated[str, typer.Argument(help="A cascade by name, or a YAML file.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="A cascade by name, or a YAML file; none with --all.",
+            metavar="[CASCADE]",
+            show_default=False,
+        ),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="One table of all attention cascades.")
+    ] = False,
     rank: Annotated[str | None, typer.Option(help="Only the passes over this rank.")] = None,
     shape: Annotated[
-        list[str] | None, typer.Option(help="Extents, e.g. --shape M=1K P=1K.", metavar="K=V")
+        list[str] | None,
+        typer.Option(help="Extents, all or some: --shape M=1K P=1K.", metavar="K=V..."),
     ] = None,
-    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    form: Annotated[
+        Format | None, typer.Option("--format", help="A table in this form, a row a cascade.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the table (.md and .tex say its form).")
+    ] = None,
 ) -> None:
     """How many passes a cascade needs over each rank, and what forces each of them."""
     import workloads
     from einsum_cascade import analyze_passes
-    from einsum_cascade.expression import parse_quantity
     from einsum_cascade.source import InputError
+    from explore.passes import format_of, parse_extents, pass_table
 
-    found = workloads.cascade(cascade)
-    extents = {}
-    for text in (*(shape or ()), *(more or ())):
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"--shape takes RANK=EXTENT, found {text!r}")
-        extent = parse_quantity(value)
-        if extent != int(extent):
-            raise InputError(f"{name} must be a whole number, found {value!r}")
-        extents[name] = int(extent)
+    # `--shape M=1K P=1K`: the second extent is a word of its own to the parser of options
+    names = [word for word in words or () if "=" not in word]
+    extents = parse_extents([*(shape or ()), *(w for w in words or () if "=" in w)])
+    if every == bool(names) or len(names) > 1:
+        raise InputError("explore passes takes one cascade, or --all")
+    if every or form is not None or out is not None:
+        if rank is not None:
+            raise InputError("--rank goes with the report of one cascade, not with a table")
+        chosen = workloads.list_cascades("attention") if every else names
+        kind = form.value if form is not None else format_of(out)
+        text = pass_table([workloads.cascade(name) for name in chosen], extents, kind)
+        if out is not None:
+            out.write_text(text + "\n", encoding="utf-8")
+            typer.echo(f"{len(chosen)} rows in {out}")
+        else:
+            typer.echo(text)
+        return
+    found = workloads.cascade(names[0])
     if rank is not None:
         found.rank(rank)
-    analysis = analyze_passes(found)
-    typer.echo(analysis.report(rank=rank, shape=extents or None))
+    typer.echo(analyze_passes(found).report(rank=rank, shape=extents or None))
 
 
 @app.command("list")

@@ -15,6 +15,7 @@ import workloads
 from archs import Architecture
 from einsum_cascade import Cascade
 from einsum_cascade.expression import Expression
+from einsum_cascade.shapes import own_extents
 from einsum_cascade.source import InputError, Place
 from explore.schema import LARGEST, GrowSchema
 from explore.spec import Design, Grid
@@ -198,20 +199,6 @@ def _symbols(grid: Grid, points: Points) -> dict[str, Array]:
     }
 
 
-def _settled_by_itself(cascade: Cascade) -> set[str]:
-    """Extents that have a default in the cascade, such as the 49 tokens of a window.
-
-    No workload sets these, though a design or a sweep may. TOKENS is the workload's name.
-    """
-    found = set(cascade.defaults) - {"TOKENS"}
-    while True:
-        more = {r.name for r in cascade.ranks.values() if r.like in found}
-        more |= {str(cascade.ranks[n].like) for n in found if n in cascade.ranks}
-        if more - {"None"} <= found:
-            return found
-        found |= more - {"None"}
-
-
 def _settled(
     grid: Grid, design: Design, points: Points, accounting: str
 ) -> tuple[dict[str, Array], Array]:
@@ -321,7 +308,7 @@ def _attention(
     grid: Grid, design: Design, points: Points, accounting: str, values: dict[str, Array]
 ) -> Evaluation:
     cascade = design.cascade
-    settled = _settled_by_itself(cascade)
+    settled = own_extents(cascade)
     symbols: dict[str, Any] = {
         k: v for k, v in _symbols(grid, points).items() if k not in settled and k != "S"
     }

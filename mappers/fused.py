@@ -2,6 +2,7 @@
 
 The space that is searched for each design point:
 
+- what is looped over outside of everything: ranks of every input and output, or of every Einsum;
 - what is fused: groups of Einsums that share a loop over rows and, inside, over a streamed rank,
   never across a pass (`mappers.grouping`); all groups in one pipeline over the batch, or one after
   the other; or each product by itself, with the best mapping of its own (`mappers.contraction`),
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from archs import Architecture
+from archs import Architecture, ComputeArray
 from einsum_cascade import Cascade
 from mappers.contraction import Objective, is_on, score_of, search, with_candidate_axis
 from mappers.grouping import Group, grouped, kernels
@@ -72,16 +73,17 @@ def place(
     return MappingChoice(tuple(placed[i][0] for i in used), index.reshape(best.shape))
 
 
-def _plans(cascade: Cascade, typical: MappingABC[str, float], two: Any) -> list[_Plan]:
+def _plans(cascade: Cascade, typical: MappingABC[str, float], two: ComputeArray) -> list[_Plan]:
+    """What may be fused: each way once."""
     least = float(np.max(two.shape[0]))
-    groups = grouped(cascade, typical, least)
-    single = kernels(cascade, typical, least)
-    plans = [_Plan("fused", (groups,))]
-    if len(groups) > 1:
-        plans.append(_Plan("fused", tuple((g,) for g in groups)))
-    if len(single) > len(groups):
-        plans.append(_Plan("kernel by kernel", tuple((g,) for g in single)))
-    return plans
+    found: dict[tuple[tuple[Group, ...], ...], str] = {}
+    for outside in (False, True):
+        groups = grouped(cascade, typical, least, outside)
+        found.setdefault((groups,), "fused")
+        found.setdefault(tuple((g,) for g in groups), "fused")
+        single = kernels(cascade, typical, least, outside)
+        found.setdefault(tuple((g,) for g in single), "kernel by kernel")
+    return [_Plan(about, phases) for phases, about in found.items()]
 
 
 def _placed(

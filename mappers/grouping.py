@@ -41,68 +41,73 @@ class Group:
     places: tuple[Place, ...]
 
 
-def grouped(cascade: Cascade, extents: Mapping[str, float], least: float) -> tuple[Group, ...]:
+def grouped(
+    cascade: Cascade, extents: Mapping[str, float], least: float, outside: bool = False
+) -> tuple[Group, ...]:
     """The groups of a cascade. `extents` are typical extents, to prefer long ranks as rows.
 
-    A rank shorter than `least` is not worth a loop that streams it.
+    A rank shorter than `least` is not worth a loop that streams it. `outside` as in `batch_of`.
     """
     ordered = [e for e in cascade.order if e in computing(cascade)]
-    return tuple(_groups(cascade, ordered, batch_of(cascade, ordered, extents), extents, least))
+    batch = batch_of(cascade, ordered, extents, least, outside)
+    return tuple(_groups(cascade, ordered, batch, extents, least))
 
 
-def kernels(cascade: Cascade, extents: Mapping[str, float], least: float) -> tuple[Group, ...]:
+def kernels(
+    cascade: Cascade, extents: Mapping[str, float], least: float, outside: bool = False
+) -> tuple[Group, ...]:
     """Each product by itself, and what stands between two of them together.
 
-    Einsums of an iteration stay in their group: they exchange values at every step.
+    Einsums of an iteration are one kernel: they exchange values at every step.
     """
+    ordered = [e for e in cascade.order if e in computing(cascade)]
+    batch = batch_of(cascade, ordered, extents, least, outside)
+
+    def kind(einsum: Einsum) -> str:
+        steps = [r for r in einsum.ranks if cascade.ranks[r].iterative]
+        if steps:
+            return f"iteration over {steps[0]}"
+        return "product" if "mac" in einsum.operations else "between"
+
+    runs: list[list[Einsum]] = []
+    for einsum in ordered:
+        if runs and kind(einsum) != "product" and kind(einsum) == kind(runs[-1][-1]):
+            runs[-1].append(einsum)
+        else:
+            runs.append([einsum])
     result: list[Group] = []
-    batch = batch_of(cascade, [e for e in cascade.order if e in computing(cascade)], extents)
-    for group in grouped(cascade, extents, least):
-        if any(cascade.ranks[r].iterative for e in group.einsums for r in e.ranks):
-            result.append(group)
-            continue
-        runs: list[list[Einsum]] = []
-        for position, einsum in enumerate(group.einsums):
-            product = "mac" in einsum.operations
-            before = position > 0 and "mac" not in group.einsums[position - 1].operations
-            if product or not before:
-                runs.append([einsum])
-            else:
-                runs[-1].append(einsum)
-        for run in runs:
-            whole = tuple(r for r in batch if all(r in e.ranks for e in run))
-            result += _groups(cascade, run, whole, extents, least)
+    for run in runs:
+        whole = tuple(r for r in batch if all(r in e.ranks for e in run))
+        result += _groups(cascade, run, whole, extents, least)
     return tuple(result)
 
 
 def batch_of(
-    cascade: Cascade, einsums: Sequence[Einsum], extents: Mapping[str, float]
+    cascade: Cascade,
+    einsums: Sequence[Einsum],
+    extents: Mapping[str, float],
+    least: float,
+    outside: bool,
 ) -> tuple[str, ...]:
-    """Ranks that every Einsum and nearly every tensor has: nothing is shared along them.
+    """Ranks that every Einsum has, to be looped over outside of everything.
 
-    Not all ranks of an Einsum, though: the longest is left to be spread over an array.
+    Those that every input and output has, for nothing is shared along them; `outside`, also short
+    ones that some lack (the heads of shared keys, the batch of weights): less stays on chip then,
+    and what they do not move is fetched again. Not all ranks of an Einsum, though: the longest is
+    left to be spread over an array.
     """
-    common = _common(cascade, einsums, ())
     ends = [*cascade.inputs, *cascade.outputs]
-
-    def has(tensor: str, rank: str) -> bool:
-        return rank in cascade.tensors[tensor].ranks
-
-    everywhere = [r for r in common if not cascade.ranks[r].iterative]
-    batch = [r for r in everywhere if all(has(t, r) for t in _activations(cascade, ends, r))]
+    reduced = {r for e in einsums for r in e.reduction_ranks}
+    common = [r for r in _common(cascade, einsums, ()) if not cascade.ranks[r].iterative]
+    batch = [
+        r
+        for r in common
+        if all(r in cascade.tensors[t].ranks for t in ends)
+        or (outside and r not in reduced and extents[r] <= least)
+    ]
     while batch and any(set(e.ranks) <= set(batch) for e in einsums):
         batch.remove(max(batch, key=lambda r: extents[r]))
     return tuple(batch)
-
-
-def _activations(cascade: Cascade, ends: Sequence[str], rank: str) -> list[str]:
-    """Of the inputs and outputs, those that share another rank of every Einsum with `rank`.
-
-    Weights and tables that lack the rank do not make it one of rows by themselves.
-    """
-    with_rank = [t for t in ends if rank in cascade.tensors[t].ranks]
-    largest = max((len(cascade.tensors[t].ranks) for t in with_rank), default=0)
-    return [t for t in ends if len(cascade.tensors[t].ranks) >= largest - 1]
 
 
 def _groups(
@@ -169,7 +174,8 @@ def _runs(
         if result:
             run, before = result[-1]
             common = _common(cascade, [*run, einsum], placed)
-            lost = [r for r in before if cascade.ranks[r].iterative and r not in common]
+            steps = {r for r in (*before, *einsum.ranks) if cascade.ranks[r].iterative}
+            lost = steps.difference(common, placed)
             if common and not (innermost and lost):
                 result[-1] = ([*run, einsum], common)
                 continue

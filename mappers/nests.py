@@ -95,7 +95,7 @@ def _nest(
         count = tiles(shape[rows], at_once)
         together = largest_divisor_of(count, form.row_tiles)
         shared.append(Loop(f"{rows}2:{number}", rows, tiles(count, together)))
-        inner_rows = [Loop(f"{rows}1:{number}", rows, together)]
+        inner_rows = [Loop(f"{rows}1:{number}.{place.run}", rows, together)]
         if rows in width:
             width[rows] = at_once
         else:
@@ -105,7 +105,7 @@ def _nest(
         step = 1.0 if whole_stream else np.minimum(two.shape[0], shape[stream])
         loop = Loop(f"{stream}1:{number}.{place.run}", stream, tiles(shape[stream], step))
         shared.append(loop)
-    shared += [Loop(f"{r}:{number}", r, shape[r]) for r in place.beside]
+    shared += [Loop(f"{r}:{number}.{place.run}", r, shape[r]) for r in place.beside]
     shared += inner_rows
     temporal, unrolled = [], []
     for rank in own:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from archs import Architecture
-from sim.accesses import analysis_of, computing, shown_tensor, tally
+from einsum_cascade import Cascade, Einsum
+from einsum_cascade.dependencies import dependencies
+from sim.accesses import analysis_of, computing, tally
 from sim.energy import Accounting, energy_terms
 from sim.form import check_form
 from sim.legality import Objection, objections
@@ -315,11 +317,20 @@ def _whole(mapping: MappingOf) -> Sequence[Objection]:
         found.append(Objection(True, f"every Einsum is placed once, but {text}"))
     order = {name: i for i, phase in enumerate(placed) for name in phase}
     for einsum in computing(cascade):
-        for access in einsum.operands:
-            for producer in cascade.producers[shown_tensor(cascade, access.tensor)]:
-                if order.get(producer.name, -1) > order.get(einsum.name, 0):
-                    reason = f"{einsum.name} runs in a phase before {producer.name}, which it needs"
-                    found.append(Objection(True, reason))
+        for needed in _sources(cascade, einsum):
+            if order.get(needed, -1) > order.get(einsum.name, 0):
+                reason = f"{einsum.name} runs in a phase before {needed}, which it needs"
+                found.append(Objection(True, reason))
+    return found
+
+
+def _sources(cascade: Cascade, einsum: Einsum) -> set[str]:
+    """The Einsums whose results this one reads, directly or through views."""
+    found = set()
+    for dependency in dependencies(cascade):
+        if dependency.consumer.name == einsum.name:
+            producer = dependency.producer
+            found |= _sources(cascade, producer) if producer.is_view else {producer.name}
     return found
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from archs import Architecture
 from einsum_cascade import Cascade, Einsum
-from einsum_cascade.dependencies import feeds_itself, recurrences
+from einsum_cascade.dependencies import dependencies, feeds_itself, recurrences
 from sim.accesses import Tally, Use, analysis_of, generation_ranks, iterated_ranks, uses
 from sim.mapping import IN_ARRAY, EinsumMapping, Loop, Mask, Number, Phase
 from sim.nest import product
@@ -133,7 +133,9 @@ def _fusion(cascade: Cascade, phase: Phase) -> Iterator[Objection]:
 def _followers(cascade: Cascade, phase: Phase) -> dict[str, set[str]]:
     """For each Einsum of the phase, those of the phase that need its result, directly or not."""
     names = {m.einsum for m in phase.einsums}
-    direct = {e.name: {c.name for c in cascade.consumers[e.output.tensor]} for e in cascade.einsums}
+    direct: dict[str, set[str]] = {e.name: set() for e in cascade.einsums}
+    for dependency in dependencies(cascade):
+        direct[dependency.producer.name].add(dependency.consumer.name)
     result = {}
     for name in names:
         found: set[str] = set()

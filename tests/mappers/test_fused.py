@@ -9,6 +9,7 @@ import mappers
 import workloads
 from archs import load_architecture
 from einsum_cascade import analyze_passes, parse_cascade
+from einsum_cascade.shapes import own_extents
 from mappers.grouping import grouped
 from sim import evaluate
 
@@ -19,7 +20,9 @@ MODEL = {"B": 64, "H": 12, "E": 64, "F": 64}
 def costs(mapper, name, architecture, **extents):
     cascade = workloads.cascade(name) if isinstance(name, str) else name
     shape = {**MODEL, "P": LENGTHS, "M": LENGTHS, **extents}
-    known = {k: v for k, v in shape.items() if k in cascade.ranks}
+    shape = {**shape, "TOKENS": shape["M"]}
+    names = {*cascade.ranks, *cascade.parameters} - own_extents(cascade)
+    known = {k: v for k, v in shape.items() if k in names or (k in extents and k in cascade.ranks)}
     placed = mappers.place(
         mapper,
         mappers.check_options(mapper, {}),
@@ -49,7 +52,10 @@ def test_no_worse_than_kernel_by_kernel():
 def test_places_every_variant_legally(name):
     """A variant is placed, or an array lacks an operation that it needs: nothing else is in the
     way."""
-    found = costs("fused", name, "fusemax-cloud", D=768, N=LENGTHS)
+    cascade = workloads.cascade(name)
+    own = {"D": 768, "N": LENGTHS}
+    given = {k: v for k, v in own.items() if k not in own_extents(cascade)}
+    found = costs("fused", name, "fusemax-cloud", **given)
     for reason in found.infeasible:
         assert reason is None or "lacks" in reason
     feasible = np.array([r is None for r in found.infeasible])
