@@ -298,7 +298,18 @@ class PassAnalysis:
         rank = self.cascade.ranks[self.cascade.tensors[use.tensor].ranks[position]]
         whole = rank.partition and index == mixed_radix(rank.partition)
         moving = rank.variable if whole else index.variable
-        return full if moving is None else left.get(moving, full)
+        if moving is not None:
+            return left.get(moving, full)
+        points: Any = 1
+        span: Any = 1
+        for term in index.terms:
+            if term.variable:
+                extent = values[term.variable.upper()]
+                stride: Any = abs(term.coefficient)
+                for symbol in term.symbols:
+                    stride = stride * values[symbol]
+                points, span = points * extent, span + stride * (extent - 1)
+        return minimum(full, minimum(points, span))
 
     @cached_property
     def reloads(self) -> tuple[Reload, ...]:

@@ -17,6 +17,8 @@ from einsum_cascade import Cascade
 from einsum_cascade.expression import Expression
 from einsum_cascade.shapes import own_extents
 from einsum_cascade.source import InputError, Place
+from explore.networks import network_evaluation
+from explore.points import Points
 from explore.schema import LARGEST, GrowSchema
 from explore.spec import Design, Grid
 from sim import Evaluation, combine, evaluate
@@ -25,32 +27,6 @@ from workloads import linear_layers
 Array = NDArray[Any]
 LINEAR = "linear-layer"
 LINEAR_MAPPER = "unfused"
-
-
-@dataclass(frozen=True)
-class Points:
-    """The points of a grid, one array of length n for each axis, models as indices."""
-
-    model: Array
-    seq_len: Array
-    batch: Array
-    swept: dict[str, Array]
-
-    def __len__(self) -> int:
-        return len(self.seq_len)
-
-    def __getitem__(self, index: Array) -> Points:
-        """The points at `index`, as NumPy indexes."""
-        swept = {name: values[index] for name, values in self.swept.items()}
-        return Points(self.model[index], self.seq_len[index], self.batch[index], swept)
-
-    @property
-    def axes(self) -> list[Array]:
-        """The values of every axis, those that an extent depends on first."""
-        swept = sorted(self.swept, key=lambda name: not name.startswith("shape."))
-        ranks = [self.swept[name] for name in swept if name.startswith("shape.")]
-        others = [self.swept[name] for name in swept if not name.startswith("shape.")]
-        return [*ranks, self.seq_len, self.model, *others, self.batch]
 
 
 def points_of(grid: Grid) -> Points:
@@ -343,8 +319,12 @@ def _extent(rank: str, value: Array, place: Place) -> Array:
 def _kernels(
     grid: Grid, design: Design, points: Points, accounting: str, values: dict[str, Array]
 ) -> dict[str, Evaluation]:
-    attention = _attention(grid, design, points, accounting, values)
-    result = {"attention": attention}
+    result = {}
+    if {"attention", "encoder"} & set(grid.kernels):
+        result["attention"] = attention = _attention(grid, design, points, accounting, values)
+    if "network" in grid.kernels:
+        architecture = _architecture(design, values)
+        result["network"] = network_evaluation(grid, design, points, architecture, accounting)
     if "encoder" in grid.kernels:
         linear = linear_evaluation(grid, _architecture(design, values), points, accounting)
         result["encoder"] = combine([attention, linear])

@@ -52,7 +52,7 @@ Value = Annotated[float, BeforeValidator(_swept)]
 Values = Annotated[list[Value], BeforeValidator(_listed), Field(min_length=1)]
 Formula = Annotated[Expression, BeforeValidator(_expression)]
 Formulas = Annotated[list[Formula], BeforeValidator(_listed), Field(min_length=1)]
-Kernel = Literal["attention", "encoder"]
+Kernel = Literal["attention", "encoder", "network"]
 Kernels = Annotated[list[Kernel], BeforeValidator(_listed), Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]+$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
@@ -67,7 +67,9 @@ class Strict(BaseModel):
 class WorkloadSchema(Strict):
     """What is computed: models x kernels x sequence lengths x batch sizes.
 
-    `queries` is how many tokens attend to the `seq_len` keys: all, or those of a decoding step.
+    `queries` is how many tokens attend to the `seq_len` keys: all, or those of a decoding step. For
+    the kernel `network`, `attention` is the design's cascade or the network's own, and `histogram`
+    the load of each expert.
     """
 
     models: list[str | dict[str, Any]] = Field(min_length=1)
@@ -75,6 +77,8 @@ class WorkloadSchema(Strict):
     seq_len: Sizes
     batch: Sizes = [1]
     queries: Literal["seq_len"] | Size = "seq_len"
+    attention: Literal["design", "network"] = "design"
+    histogram: Annotated[list[float], Field(min_length=1)] | None = None
 
 
 class DesignSchema(Strict):

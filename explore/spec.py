@@ -48,6 +48,8 @@ class Grid:
     seq_len: tuple[int, ...]
     batch: tuple[int, ...]
     queries: int | Literal["seq_len"]
+    attention: Literal["design", "network"]
+    histogram: tuple[float, ...] | None
     sweep: dict[str, list[float]]
     derive: Derive
     places: dict[str, Place]
@@ -109,6 +111,7 @@ def load_experiment(path: str | Path) -> Experiment:
     designs = {n: _design(document, n, d, base, _design_keys(n)) for n, d in schema.designs.items()}
     designs |= _variants(document, schema, designs, base)
     _check_references(document, schema, designs)
+    histogram = schema.workload.histogram
     main = Grid(
         family=None,
         designs=tuple(designs.values()),
@@ -117,6 +120,8 @@ def load_experiment(path: str | Path) -> Experiment:
         seq_len=_distinct(schema.workload.seq_len),
         batch=_distinct(schema.workload.batch),
         queries=schema.workload.queries,
+        attention=schema.workload.attention,
+        histogram=None if histogram is None else tuple(histogram),
         sweep=schema.sweep,
         derive=schema.derive,
         places=_places(document, (), [*schema.sweep], [*schema.derive]),
@@ -138,6 +143,8 @@ def load_experiment(path: str | Path) -> Experiment:
                 seq_len=_distinct(family.seq_len or main.seq_len),
                 batch=_distinct(family.batch or main.batch),
                 queries=main.queries,
+                attention=main.attention,
+                histogram=main.histogram,
                 sweep=family.sweep,
                 derive=family.derive,
                 places=_places(document, keys, [*family.sweep], [*family.derive]),

@@ -241,7 +241,9 @@ def _linear_grid(rows: Sequence[dict[str, str]]) -> tuple[Grid, Any]:
     """The published rows as the points of a grid: one model and length a row."""
     models = models_of([row["model"] for row in rows])
     distinct = tuple(dict.fromkeys(models))
-    grid = Grid(None, (), distinct, ("encoder",), (1,), (64,), "seq_len", {}, {}, {})
+    grid = Grid(
+        None, (), distinct, ("encoder",), (1,), (64,), "seq_len", "design", None, {}, {}, {}
+    )
     template = points_of(grid)
     points = type(template)(
         model=np.array([distinct.index(m) for m in models]),

@@ -253,7 +253,7 @@ def _count(
     for tile in chain:
         position = use.mapping.position(tile.below)
         names = tuple(loop.name for loop in use.mapping.loops[:position])
-        once = (use.tensor, tile.memory, names, use.writes, option)
+        once = (use.tensor, tile.memory, names, use.writes, option, use.ranks, use.windows)
         common = position <= use.mapping.shared
         if not (common and once in fetched):
             if common:

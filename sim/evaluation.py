@@ -229,18 +229,23 @@ def _mapped(
 def combine(
     evaluations: Sequence[Evaluation], counts: Sequence[Number] | None = None
 ) -> Evaluation:
-    """One after the other: costs add up, each `counts` times. The area is that of the design."""
+    """One after the other: costs add up, each `counts` times. The area is that of the design.
+
+    What runs 0 times costs nothing, even where it could not run.
+    """
     times = list(counts) if counts is not None else [1.0] * len(evaluations)
-    total = _mapped(
-        evaluations[0],
-        lambda values: sum((v * n for v, n in zip(values, times, strict=True)), np.float64(0)),
-        evaluations,
-    )
-    bound = sum(e.lower_bound_bytes * n for e, n in zip(evaluations, times, strict=True))
-    reasons = evaluations[0].infeasible
+
+    def added(values: Sequence[Number]) -> Number:
+        each = (np.where(np.equal(n, 0), 0.0, v * n) for v, n in zip(values, times, strict=True))
+        return sum(each, np.float64(0))
+
+    total = _mapped(evaluations[0], added, evaluations)
+    bound = added([e.lower_bound_bytes for e in evaluations])
+    reasons: Any = np.where(np.equal(times[0], 0), None, evaluations[0].infeasible)
     notes = evaluations[0].mapping_notes
-    for evaluation in evaluations[1:]:
-        reasons = np.where(reasons == None, evaluation.infeasible, reasons)  # noqa: E711
+    for evaluation, count in zip(evaluations[1:], times[1:], strict=True):
+        ran = np.where(np.equal(count, 0), None, evaluation.infeasible)
+        reasons = np.where(reasons == None, ran, reasons)  # noqa: E711
         parts = np.char.add(notes.astype(str), np.where(evaluation.mapping_notes != "", "; ", ""))
         notes = np.char.add(parts, evaluation.mapping_notes.astype(str)).astype(object)
     return replace(total, lower_bound_bytes=bound, infeasible=reasons, mapping_notes=notes)

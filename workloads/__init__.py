@@ -3,15 +3,31 @@
 Cascades and models are YAML files. Those of this package are found by name, a user's own by path.
 """
 
-from workloads.library import cascade, list_cascades, list_models, model
+from workloads.blocks import Network
+from workloads.library import (
+    cascade,
+    list_cascades,
+    list_models,
+    list_networks,
+    model,
+    network,
+)
 from workloads.models import LinearLayer, Model, linear_layers
+from workloads.networks import Kernel, kernels, macs, parameters
 
 __all__ = [
+    "Kernel",
     "LinearLayer",
     "Model",
+    "Network",
     "cascade",
+    "kernels",
     "linear_layers",
     "list_cascades",
     "list_models",
+    "list_networks",
+    "macs",
     "model",
+    "network",
+    "parameters",
 ]

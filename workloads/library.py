@@ -1,4 +1,4 @@
-"""Finding cascades and models: by name in this package, by path among the user's files."""
+"""Finding cascades, models, networks: by name in this package, by path among the user's files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from einsum_cascade import Cascade, load_cascade
 from einsum_cascade.source import Document, InputError, check, parse_yaml, read_yaml
+from workloads.blocks import Network
 from workloads.models import Model
 
 Kind = Literal["attention", "layers", "examples"]
@@ -31,10 +32,19 @@ def list_cascades(kind: Kind | None = None) -> tuple[str, ...]:
 def list_models() -> tuple[str, ...]:
     """Names of the packaged models.
 
-    >>> list_models()
-    ('bert-base', 't5-small', 'trxl-wt103', 'xlm')
+    >>> "bert-base" in list_models(), "llama3-8b" in list_models()
+    (True, True)
     """
     return _names("models")
+
+
+def list_networks() -> tuple[str, ...]:
+    """Names of the packaged networks.
+
+    >>> "decoder" in list_networks()
+    True
+    """
+    return _names("networks")
 
 
 def cascade(name_or_path: str | Path, base: str | Path | None = None) -> Cascade:
@@ -64,6 +74,20 @@ def model(source: str | Path | Mapping[str, Any], base: str | Path | None = None
     return _packaged_model(found) if isinstance(found, str) else check(Model, read_yaml(found))
 
 
+def network(source: str | Path | Mapping[str, Any], base: str | Path | None = None) -> Network:
+    """A packaged network by its name, the user's own by its path, or one given as a mapping.
+
+    >>> list(network("decoder").blocks)
+    ['input', 'layers', 'output']
+
+    Raises `InputError` as `cascade` does, and for what is no arithmetic.
+    """
+    if isinstance(source, Mapping):
+        return check(Network, Document("<network>", dict(source)))
+    found = _find("networks", source, base)
+    return _packaged_network(found) if isinstance(found, str) else check(Network, read_yaml(found))
+
+
 @cache
 def _folder(kind: str) -> dict[str, str]:
     """The folder (`""`: none) inside of `kind` that each packaged file lies in, by its name."""
@@ -89,6 +113,11 @@ def _packaged_cascade(name: str) -> Cascade:
 @cache
 def _packaged_model(name: str) -> Model:
     return check(Model, _packaged("models", name))
+
+
+@cache
+def _packaged_network(name: str) -> Network:
+    return check(Network, _packaged("networks", name))
 
 
 def _packaged(kind: str, name: str) -> Document:

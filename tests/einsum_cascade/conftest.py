@@ -42,7 +42,7 @@ _COMPARE = {
     "==": operator.eq,
     "!=": operator.ne,
 }
-_START = {"add": 0.0, "mul": 1.0, "max": -math.inf, "min": math.inf}
+_START = {"add": 0, "mul": 1, "max": -math.inf, "min": math.inf}
 
 
 def _index(affine, shape, at):

@@ -16,11 +16,18 @@ PUBLISHED = {  # FuseMax (MICRO 2024), section VI: D, H, E = F, S
 
 
 def test_published_models():
-    assert sorted(PUBLISHED) == list(workloads.list_models())
     for name, (d, h, e, s) in PUBLISHED.items():
         model = workloads.model(name)
         assert (d, h, e, e, s) == (model.D, model.H, model.E, model.F, model.S)
-        assert model.source
+
+
+@pytest.mark.parametrize("name", workloads.list_models())
+def test_every_model_says_where_it_comes_from(name):
+    model = workloads.model(name)
+    assert model.name == name
+    assert model.about
+    assert model.source
+    assert model.network in workloads.list_networks()
 
 
 def test_linear_layers_of_xlm():
@@ -33,6 +40,36 @@ def test_linear_layers_of_xlm():
         "FFN1": (2048, 8192),
         "FFN2": (8192, 2048),
     }
+
+
+def test_linear_layers_of_grouped_queries_and_a_gate():
+    layers = {x.name: (x.K, x.N) for x in workloads.linear_layers(workloads.model("llama3-8b"))}
+    assert layers == {
+        "Q": (4096, 4096),
+        "K": (4096, 1024),
+        "V": (4096, 1024),
+        "Z": (4096, 4096),
+        "FFN1": (4096, 2 * 14336),
+        "FFN2": (14336, 4096),
+    }
+
+
+@pytest.mark.parametrize("name", ["deepseek-v3", "m3vit", "mixtral-8x7b", "swin-t"])
+def test_no_plain_layer(name):
+    with pytest.raises(InputError, match="so no plain layer"):
+        workloads.linear_layers(workloads.model(name))
+
+
+def test_linear_layers_are_those_of_the_network():
+    for name in ("bert-base", "gpt2", "llama3-70b", "vit-tiny"):
+        model = workloads.model(name)
+        network = workloads.network(model.network)
+        found = [
+            k for k in workloads.kernels(network, model, 1, 64)
+            if k.cascade.name == "linear-layer" and k.block == "layers"
+        ]  # fmt: skip
+        words = sum(k.shape["K"] * k.shape["N"] * k.count for k in found)
+        assert words == model.L * sum(x.K * x.N for x in workloads.linear_layers(model))
 
 
 def test_models_are_immutable():
@@ -48,7 +85,16 @@ def test_models_are_immutable():
         ({"E": 64.0}, "a positive integer is expected, found 64.0"),
         ({"S": True}, "a positive integer is expected, found True"),
         ({"S": "1K"}, "a positive integer is expected, found '1K'"),
-        ({"DD": 3}, "unknown key 'DD'; allowed: name, about, D, H, E, F, S, source"),
+        ({"DD": 3}, "unknown key 'DD'"),
+        ({"V": -1}, "V: expected a number of at least 0, found -1"),
+        ({"G": 3, "H": 4}, "G = 3 does not divide H = 4"),
+        ({"activation": "swish"}, "allowed: gelu, relu, silu-gate"),
+        ({"moe": {"X": 2, "TOPK": 3, "S": 8}}, "TOPK is more than the X experts"),
+        ({"moe": {"X": 4, "TOPK": 1, "S": 8, "dense": 2}}, "more dense layers than L"),
+        ({"moe": {"X": 4, "TOPK": 1, "s": 8}}, "unknown key 's'"),
+        ({"latent": {"q": 8, "kv": 8, "rope": 64}}, "rope is not less than E"),
+        ({"image": {"height": 20, "width": 32, "patch": 16}}, "patch does not divide the image"),
+        ({"stages": [{"L": 2, "D": 128, "H": 2}]}, "L is not the layers of the stages"),
     ],
 )
 def test_wrong_models(changed, message):
