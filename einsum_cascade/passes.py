@@ -23,6 +23,7 @@ traversed as often as its outermost part; a reduction over an inner part is a ba
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from einsum_cascade.affine import mixed_radix
 from einsum_cascade.cascade import Access, Cascade, Einsum
@@ -30,6 +31,7 @@ from einsum_cascade.dependencies import Dependency
 from einsum_cascade.source import InputError
 
 
+@lru_cache(maxsize=1024)
 def aliases(cascade: Cascade, rank: str) -> frozenset[str]:
     """Ranks whose traversal is a traversal of `rank`: its outermost parts, the ranks it is part of.
 
@@ -58,7 +60,8 @@ def aliases(cascade: Cascade, rank: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _windows(cascade: Cascade) -> list[tuple[str, str]]:
+@lru_cache(maxsize=64)
+def _windows(cascade: Cascade) -> tuple[tuple[str, str], ...]:
     pairs = []
     for einsum in cascade.einsums:
         kept = einsum.output.variables
@@ -74,7 +77,7 @@ def _windows(cascade: Cascade) -> list[tuple[str, str]]:
                 outermost = next((v for v in variables if v in kept), variables[0])
                 if outermost.upper() != rank:
                     pairs.append((rank, outermost.upper()))
-    return pairs
+    return tuple(pairs)
 
 
 def carries(access: Access, along: frozenset[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from einsum_cascade.cascade import Shape
+from einsum_cascade.shapes import known_shape
 
 if TYPE_CHECKING:
     from einsum_cascade.analysis import PassAnalysis
@@ -14,9 +15,14 @@ def report(analysis: PassAnalysis, rank: str | None = None, shape: Shape | None 
     """Passes with what forces them, footprints, operations and compulsory traffic.
 
     `rank` limits the passes to one rank. With a `shape` (one design point), numbers stand beside
-    the closed forms.
+    the closed forms; with a part of one, the closed forms with what is known put in.
     """
     cascade = analysis.cascade
+    known = known_shape(cascade, shape) if shape is not None else {}
+    names = [*cascade.ranks, *cascade.parameters]
+    if shape is not None and len(known) < len(names):
+        shape = None
+    put_in = known if shape is None else {}
     lines = [f"{cascade.name}: {len(cascade.einsums)} Einsums"]
     if cascade.description:
         lines.append(f"  {cascade.description}")
@@ -26,7 +32,7 @@ def report(analysis: PassAnalysis, rank: str | None = None, shape: Shape | None 
     lines += ["", "Minimum live footprint (words)"]
     lines += _table(
         [
-            (name, str(analysis.footprint(name)), _number(_words(analysis, name, shape)))
+            (name, _form(analysis.footprint(name), put_in), _number(_words(analysis, name, shape)))
             for name in cascade.tensors
             if analysis.live_ranks(name)
         ]
@@ -36,15 +42,26 @@ def report(analysis: PassAnalysis, rank: str | None = None, shape: Shape | None 
     counts = analysis.operation_counts(shape) if shape is not None else {}
     lines += _table(
         [
-            (kind, str(form), _number(counts.get(kind)))
+            (kind, _form(form, put_in), _number(counts.get(kind)))
             for kind, form in analysis.operation_counts().items()
         ]
         or [("none", "0", "")]
     )
     lines += ["", "Compulsory traffic (words): every input once, every output once"]
     number = analysis.compulsory_words(shape) if shape is not None else None
-    lines += _table([("total", str(analysis.compulsory_words()), _number(number))])
+    lines += _table([("total", _form(analysis.compulsory_words(), put_in), _number(number))])
+    if put_in:
+        given = ", ".join(f"{name} = {value}" for name, value in put_in.items())
+        missing = ", ".join(name for name in names if name not in known)
+        lines += ["", f"With {given}; numbers would need {missing} too"]
     return "\n".join(lines)
+
+
+def _form(form: Any, known: Shape) -> str:
+    """A closed form, with the extents that are known put in."""
+    if not known or not hasattr(form, "free_symbols"):
+        return str(form)
+    return str(form.subs({s: known[s.name] for s in form.free_symbols if s.name in known}))
 
 
 def _words(analysis: PassAnalysis, tensor: str, shape: Shape | None) -> Any:

@@ -33,6 +33,18 @@ def resolve_shape(cascade: Cascade, shape: Shape) -> dict[str, Any]:
     >>> cascade.resolve_shape({"M": 1024, "M0": 256})["M1"]
     4
     """
+    known = known_shape(cascade, shape)
+    missing = [n for n in (*cascade.ranks, *cascade.parameters) if n not in known]
+    if missing:
+        raise InputError(
+            f"the shape of cascade {cascade.name!r} lacks {', '.join(missing)}: give "
+            f"{_ways(cascade, missing[0])}"
+        )
+    return known
+
+
+def known_shape(cascade: Cascade, shape: Shape) -> dict[str, Any]:
+    """Like `resolve_shape`, for a shape that may leave something open: what follows from it."""
     known: dict[str, Any] = {}
     names = [*cascade.ranks, *cascade.parameters]
     for name, value in shape.items():
@@ -54,13 +66,21 @@ def resolve_shape(cascade: Cascade, shape: Shape) -> dict[str, Any]:
         known[ready] = _positive_integer(ready, _rounded(value))
         while _derive(cascade, known):
             pass
-    missing = [n for n in names if n not in known]
-    if missing:
-        raise InputError(
-            f"the shape of cascade {cascade.name!r} lacks {', '.join(missing)}: give "
-            f"{_ways(cascade, missing[0])}"
-        )
     return known
+
+
+def own_extents(cascade: Cascade) -> frozenset[str]:
+    """Names that have a default, such as the 49 tokens of a window, and ranks that share theirs.
+
+    No workload sets these, though a design or a sweep may. TOKENS is the workload's own name.
+    """
+    found = set(cascade.defaults) - {"TOKENS"}
+    pairs = [(r.name, r.like) for r in cascade.ranks.values() if r.like is not None]
+    while True:
+        more = {a for pair in pairs for a in pair if found.intersection(pair)}
+        if more <= found:
+            return frozenset(found)
+        found |= more
 
 
 def _ready(cascade: Cascade, known: Mapping[str, Any]) -> str | None:

@@ -88,7 +88,7 @@ def run_command(spec: SpecFile, out: Out = None, force: Force = False) -> None:
         typer.echo(f"warning: no mapper uses {which} (only its area is counted)", err=True)
     with drawing_processes() as pool:
         with _progress(experiment.points) as advance:
-            table = run(experiment, advance)
+            table = run(experiment, advance, pool)
         write(table, folder, spec)
         reasons = table["reason"].drop_nulls()
         drawn = 0
@@ -132,14 +132,13 @@ def plot_command(
     typer.echo(f"{drawn} figure files in {folder / FIGURES}")
 
 
-@app.command("passes")
+@app.command("passes", context_settings={"allow_extra_args": True})
 def passes_command(
-    words: Annotated[
-        list[str] | None,
+    context: typer.Context,
+    cascade: Annotated[
+        str | None,
         typer.Argument(
-            help="A cascade by name, or a YAML file; none with --all.",
-            metavar="[CASCADE]",
-            show_default=False,
+            help="A cascade by name, or a YAML file; none with --all.", metavar="CASCADE"
         ),
     ] = None,
     every: Annotated[
@@ -148,7 +147,7 @@ def passes_command(
     rank: Annotated[str | None, typer.Option(help="Only the passes over this rank.")] = None,
     shape: Annotated[
         list[str] | None,
-        typer.Option(help="Extents, all or some: --shape M=1K P=1K.", metavar="K=V..."),
+        typer.Option(help="Extents, all or some: --shape M=1K P=1K.", metavar="K=V"),
     ] = None,
     form: Annotated[
         Format | None, typer.Option("--format", help="A table in this form, a row a cascade.")
@@ -158,14 +157,17 @@ def passes_command(
     ] = None,
 ) -> None:
     """How many passes a cascade needs over each rank, and what forces each of them."""
+    from shutil import get_terminal_size
+
     import workloads
     from einsum_cascade import analyze_passes
     from einsum_cascade.source import InputError
     from explore.passes import format_of, parse_extents, pass_table
 
     # `--shape M=1K P=1K`: the second extent is a word of its own to the parser of options
-    names = [word for word in words or () if "=" not in word]
-    extents = parse_extents([*(shape or ()), *(w for w in words or () if "=" in w)])
+    words = [word for word in (cascade, *context.args) if word is not None]
+    names = [word for word in words if "=" not in word]
+    extents = parse_extents([*(shape or ()), *(word for word in words if "=" in word)])
     if every == bool(names) or len(names) > 1:
         raise InputError("explore passes takes one cascade, or --all")
     if every or form is not None or out is not None:
@@ -173,7 +175,8 @@ def passes_command(
             raise InputError("--rank goes with the report of one cascade, not with a table")
         chosen = workloads.list_cascades("attention") if every else names
         kind = form.value if form is not None else format_of(out)
-        text = pass_table([workloads.cascade(name) for name in chosen], extents, kind)
+        width = get_terminal_size().columns if out is None and sys.stdout.isatty() else None
+        text = pass_table([workloads.cascade(n) for n in chosen], extents, kind, width)
         if out is not None:
             out.write_text(text + "\n", encoding="utf-8")
             typer.echo(f"{len(chosen)} rows in {out}")

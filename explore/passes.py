@@ -12,24 +12,29 @@ from einsum_cascade.expression import parse_quantity
 from einsum_cascade.summary import Summary, Words, summarize
 
 COLUMNS = (
-    "variant",
-    "passes, keys",
-    "passes, queries",
-    "row state (words)",
-    "special operations",
-    "operations",
-    "compulsory traffic (words)",
-    "live footprint (words)",
+    ("variant", ""),
+    ("passes", "over keys"),
+    ("passes", "over queries"),
+    ("row state", "words"),
+    ("special", "operations"),
+    ("operations", ""),
+    ("compulsory traffic", "words"),
+    ("live footprint", "words"),
 )
-WIDTH = 160
+UNBOUNDED, WIDEST = 1000, 56
 _SUFFIXES = {".md": "markdown", ".tex": "latex"}
 
 Row = list[list[str]]
 """The cells of a row, each a list of lines."""
 
 
-def pass_table(cascades: Iterable[Cascade], extents: Mapping[str, int], form: str) -> str:
-    """The table of `cascades`: `form` is table, markdown or latex.
+def pass_table(
+    cascades: Iterable[Cascade],
+    extents: Mapping[str, int],
+    form: str = "table",
+    width: int | None = None,
+) -> str:
+    """The table of `cascades`: `form` is table (wrapped at `width`), markdown or latex.
 
     Every cascade takes from `extents` what it has. Raises `InputError` for an extent that none has,
     or that contradicts a cascade.
@@ -43,7 +48,9 @@ def pass_table(cascades: Iterable[Cascade], extents: Mapping[str, int], form: st
     for cascade in cascades:
         own = {n: v for n, v in extents.items() if n in cascade.ranks or n in cascade.parameters}
         rows.append(summarize(analyze_passes(cascade), own))
-    return {"table": _terminal, "markdown": _markdown, "latex": _latex}[form](rows)
+    if form == "table":
+        return _terminal(rows, width or UNBOUNDED)
+    return _markdown(rows) if form == "markdown" else _latex(rows)
 
 
 def parse_extents(texts: Iterable[str]) -> dict[str, int]:
@@ -97,7 +104,7 @@ def _notes(rows: Sequence[Summary]) -> dict[str, list[tuple[str, str]]]:
     return {row.name: list(row.notes.items()) for row in rows if row.notes}
 
 
-def _terminal(rows: Sequence[Summary]) -> str:
+def _terminal(rows: Sequence[Summary], width: int) -> str:
     from io import StringIO
 
     from rich.box import SIMPLE_HEAD
@@ -106,12 +113,13 @@ def _terminal(rows: Sequence[Summary]) -> str:
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, show_lines=True)
-    for name in COLUMNS:
-        table.add_column(name, no_wrap=name.startswith("variant"))
+    for title, about in COLUMNS:
+        first = title == COLUMNS[0][0]
+        table.add_column(f"{title}\n{about}", no_wrap=first, max_width=None if first else WIDEST)
     for row in rows:
         table.add_row(*(Text("\n".join(lines)) for lines in _cells(row, str, str, "×")))
     stream = StringIO()
-    Console(file=stream, width=WIDTH).print(table)
+    Console(file=stream, width=width).print(table)
     lines = [line.rstrip() for line in stream.getvalue().strip("\n").splitlines()]
     for name, notes in _notes(rows).items():
         lines.append(f"{name}")
@@ -126,7 +134,8 @@ def _markdown(rows: Sequence[Summary]) -> str:
     def plain(text: str) -> str:
         return text.replace("|", "\\|").replace("_", "\\_").replace("*", "\\*")
 
-    lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
+    titles = [f"{title} {about}".strip() for title, about in COLUMNS]
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(COLUMNS)]
     for row in rows:
         cells = ["<br>".join(cell) for cell in _cells(row, formula, plain, "×")]
         lines.append(f"| {' | '.join(cells)} |")
@@ -158,7 +167,8 @@ def _latex(rows: Sequence[Summary]) -> str:
         r"% needs \usepackage{booktabs,longtable}; wide: small type, a landscape page",
         rf"\begin{{longtable}}{{{columns}}}",
         r"\toprule",
-        " & ".join(_stacked(name.replace(" (", "|(").split("|")) for name in COLUMNS) + r" \\",
+        " & ".join(title for title, _ in COLUMNS) + r" \\",
+        " & ".join(about for _, about in COLUMNS) + r" \\",
         r"\midrule",
         r"\endhead",
         r"\bottomrule",

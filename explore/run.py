@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from einsum_cascade.source import InputError
 from explore.comparison import in_common
 from explore.evaluate import evaluate_design
 from explore.results import finished, rows_of
@@ -42,27 +46,59 @@ class Summary:
     bottleneck: str
 
 
-def run(experiment: Experiment, progress: Callable[[str, int], None] | None = None) -> pl.DataFrame:
+_FEW = 8
+"""Designs that are not worth the way to other processes, which read the spec again."""
+
+
+def run(
+    experiment: Experiment,
+    progress: Callable[[str, int], None] | None = None,
+    pool: Executor | None = None,
+) -> pl.DataFrame:
     """The results table of an experiment, one row a design point in the order of the spec.
 
-    `progress` is told the design that is done and how many points it had.
+    `progress` is told the design that is done and how many points it had. `pool` evaluates designs
+    side by side, if there are many.
 
     What cannot be placed is a row with the reason, be it a point or a whole design. Raises
     `InputError` where nothing can be placed at all.
     """
+    tasks = [(g, d) for g, grid in enumerate(experiment.grids) for d in range(len(grid.designs))]
+    file = experiment.document.file
+    results: Iterator[tuple[pl.DataFrame, InputError | None]]
+    if pool is not None and len(tasks) > _FEW:
+        results = pool.map(_evaluated_file, repeat(file), tasks, chunksize=2)
+    else:
+        results = (_evaluated(experiment, task) for task in tasks)
     frames, refusals = [], []
-    accounting = experiment.schema.energy.accounting
-    for grid in experiment.grids:
-        for design in grid.designs:
-            result = evaluate_design(grid, design, accounting)
-            refusals.append(result.refusal)
-            frames.append(rows_of(grid, result))
-            if progress is not None:
-                progress(design.name, frames[-1].height)
+    for (g, d), (frame, refusal) in zip(tasks, results, strict=True):
+        frames.append(frame)
+        refusals.append(refusal)
+        if progress is not None:
+            progress(experiment.grids[g].designs[d].name, frame.height)
     if refusals[0] is not None and None not in refusals:
         raise refusals[0]
     swept = list(dict.fromkeys(name for grid in experiment.grids for name in grid.sweep))
     return finished(frames, experiment.schema.rank, swept)
+
+
+def _evaluated(
+    experiment: Experiment, task: tuple[int, int]
+) -> tuple[pl.DataFrame, InputError | None]:
+    """The rows of one design of one grid, by their positions, and why it has none."""
+    grid = experiment.grids[task[0]]
+    result = evaluate_design(grid, grid.designs[task[1]], experiment.schema.energy.accounting)
+    return rows_of(grid, result), result.refusal
+
+
+def _evaluated_file(file: str, task: tuple[int, int]) -> tuple[pl.DataFrame, InputError | None]:
+    """The same in another process, from the file of the spec."""
+    return _evaluated(_loaded(file), task)
+
+
+@lru_cache(maxsize=1)
+def _loaded(file: str) -> Experiment:
+    return load_experiment(file)
 
 
 _PLACED_IN = 2  # mappers place data in the outermost memory and the next one

@@ -54,6 +54,10 @@ class _Plan:
     phases: tuple[tuple[Group, ...], ...]
 
 
+_Found = tuple[PhaseChoice, Evaluation, Any]
+"""The best mapping of a phase at each point, what it costs, and what it is in words."""
+
+
 def place(
     options: Options, cascade: Cascade, architecture: Architecture, shape: MappingABC[str, Number]
 ) -> MappingChoice:
@@ -66,7 +70,13 @@ def place(
     points = {k: np.atleast_1d(np.asarray(v, dtype=np.float64)) for k, v in full.items()}
     mapping = Mapping(cascade, architecture, points, ())
     typical = {k: float(np.exp(np.mean(np.log(v)))) for k, v in points.items()}
-    placed = [_placed(mapping, plan, typical, options) for plan in _plans(cascade, typical, two)]
+    plans = _plans(cascade, typical, two)
+    found: dict[tuple[Group, ...], _Found] = {}
+    for plan in plans:
+        for groups in plan.phases:
+            if groups not in found:
+                found[groups] = _search(mapping, groups, typical, options)
+    placed = [_placed(mapping, plan, found, options) for plan in plans]
     scores = np.stack([np.broadcast_to(score, placed[0][1].shape) for _, score in placed])
     best = np.argmin(scores, axis=0)
     used, index = np.unique(best, return_inverse=True)
@@ -87,12 +97,12 @@ def _plans(cascade: Cascade, typical: MappingABC[str, float], two: ComputeArray)
 
 
 def _placed(
-    mapping: Mapping, plan: _Plan, typical: MappingABC[str, float], options: Options
+    mapping: Mapping, plan: _Plan, found: MappingABC[tuple[Group, ...], _Found], options: Options
 ) -> tuple[Mapping, np.ndarray]:
     """A plan with the best form of every phase, and its score at each point."""
     choices, notes, total = [], [], None
     for groups in plan.phases:
-        choice, best, note = _search(mapping, groups, typical, options)
+        choice, best, note = found[groups]
         choices.append(choice)
         notes.append(note)
         total = best if total is None else _sum(total, best)
@@ -129,7 +139,7 @@ def _search(
     groups: tuple[Group, ...],
     typical: MappingABC[str, float],
     options: Options,
-) -> tuple[PhaseChoice, Evaluation, Any]:
+) -> _Found:
     """The best mapping of one phase: a plain product by itself has a space of its own."""
     einsums = [e for group in groups for e in group.einsums]
     found = as_product(mapping.cascade, einsums[0]) if len(einsums) == 1 else None
@@ -145,7 +155,7 @@ def _best(
     groups: tuple[Group, ...],
     typical: MappingABC[str, float],
     options: Options,
-) -> tuple[PhaseChoice, Evaluation, Any]:
+) -> _Found:
     """The best form of one phase at each point."""
     two, one = arrays(mapping.architecture, NAME)
     wider = with_candidate_axis(mapping)
