@@ -29,7 +29,7 @@ from archs import Architecture, ComputeArray
 from einsum_cascade import Cascade
 from mappers.contraction import Objective, is_on, score_of, search, with_candidate_axis
 from mappers.grouping import Group, grouped, kernels
-from mappers.nests import Form, Keep, build, structure
+from mappers.nests import Form, Keep, bindings, build
 from mappers.roles import arrays, as_product, padded_shape
 from sim import Evaluation, Mapping, MappingChoice, Phase, PhaseChoice, evaluate_phase
 from sim.mapping import Number
@@ -170,16 +170,16 @@ def _best(
     found: list[Evaluation] = []
     scores = []
     texts = []
-    seen = set()
     keeps: list[Keep] = ["all", "tile"]
     if sum(len(g.einsums) for g in groups) == 1:
         keeps.append("wave")
-    for flags in combinations(keeps, (True, False), (True, False)):
+    bound: dict[object, tuple[bool, bool]] = {}
+    for pair in combinations((True, False), (True, False)):
+        form = Form(at_once, together, "all", *pair)
+        bound.setdefault(bindings(mapping.cascade, groups, form, two, one, typical), pair)
+    for flags in ((keep, *pair) for pair in bound.values() for keep in keeps):
         trial = Form(at_once, together, *flags)
         phase = build(wider, name, groups, trial, wide_two, wide_one, typical)
-        if structure(phase) in seen:
-            continue
-        seen.add(structure(phase))
         costs = evaluate_phase(wider, phase, explain=False)
         score = score_of(costs, options.objective)
         score = np.where(_overlaps(wider, groups), score, np.inf)

@@ -62,10 +62,67 @@ def build(
     """One phase of groups: they share the loops over their `whole` ranks, and nothing else."""
     placed = []
     for number, group in enumerate(groups):
+        rows = _rows(on, group.places[0].rows, form, two, one)
         for einsum, place in zip(group.einsums, group.places, strict=True):
-            nest = _nest(on, number, einsum, place, form, two, one, typical)
+            nest = _nest(on, number, einsum, place, rows, form, two, one, typical)
             placed.append(_Placed(einsum, nest, place))
     return Phase(name, tuple(p.nest for p in placed), _residency(on, placed, form))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of a wavefront, tiles of them together, and how many times together."""
+
+    at_once: Number
+    together: Number
+    times: Number
+
+
+def _rows(
+    on: Mapping, rank: str | None, form: Form, two: ComputeArray, one: ComputeArray
+) -> _Rows | None:
+    if rank is None:
+        return None
+    extent = on.shape[rank]
+    at_once = np.minimum(form.rows_at_once, _side_of_rows(two, one, extent))
+    count = tiles(extent, at_once)
+    together = largest_divisor_of(count, form.row_tiles)
+    return _Rows(at_once, together, tiles(count, together))
+
+
+def bindings(
+    cascade: Cascade,
+    groups: tuple[Group, ...],
+    form: Form,
+    two: ComputeArray,
+    one: ComputeArray,
+    typical: MappingABC[str, float],
+) -> tuple[object, ...]:
+    """The array of every Einsum and the ranks that are spread over it: forms with equal ones are
+    the same mapping, but for what they keep."""
+    found = []
+    for group in groups:
+        for einsum, place in zip(group.einsums, group.places, strict=True):
+            stream, own = _own_ranks(cascade, einsum, place)
+            inner = _inner_of(cascade, stream)
+            array, spatial = _binding(
+                cascade, einsum, own, place.rows, inner, form, two, one, typical
+            )
+            found.append((array.name, tuple(spatial)))
+    return tuple(found)
+
+
+def _own_ranks(cascade: Cascade, einsum: Einsum, place: Place) -> tuple[str | None, list[str]]:
+    """The streamed rank, if the Einsum has it, and the ranks that no shared loop is over."""
+    stream = place.stream if place.stream in einsum.ranks else None
+    own = [r for r in einsum.ranks if r not in (*place.whole, *place.beside, place.rows)]
+    if stream is not None and (_is_part(cascade, stream) or cascade.ranks[stream].iterative):
+        own.remove(stream)
+    return stream, own
+
+
+def _is_part(cascade: Cascade, rank: str) -> bool:
+    return cascade.ranks[rank].parent is not None
 
 
 def _nest(
@@ -73,35 +130,31 @@ def _nest(
     number: int,
     einsum: Einsum,
     place: Place,
+    wave: _Rows | None,
     form: Form,
     two: ComputeArray,
     one: ComputeArray,
     typical: MappingABC[str, float],
 ) -> EinsumMapping:
     cascade, shape = on.cascade, on.shape
-    rows, stream = place.rows, place.stream if place.stream in einsum.ranks else None
-    outer_part = stream is not None and cascade.ranks[stream].parent is not None
-    inner = _inner_of(cascade, stream) if outer_part else stream
-    own = [r for r in einsum.ranks if r not in (*place.whole, *place.beside, rows)]
-    own = [r for r in own if not (r == stream and (outer_part or cascade.ranks[r].iterative))]
+    rows = place.rows
+    stream, own = _own_ranks(cascade, einsum, place)
+    inner = _inner_of(cascade, stream)
     own.sort(key=lambda r: r in einsum.reduction_ranks)  # sums stay in the PEs
     array, spatial = _binding(cascade, einsum, own, rows, inner, form, two, one, typical)
     width = {r: np.minimum(s, shape[r]) for r, s in zip(spatial, array.shape, strict=False)}
 
     shared = [Loop(r, r, shape[r]) for r in place.whole]
     inner_rows: list[Loop] = []
-    if rows is not None:
-        at_once = np.minimum(form.rows_at_once, _side_of_rows(two, one, shape[rows]))
-        count = tiles(shape[rows], at_once)
-        together = largest_divisor_of(count, form.row_tiles)
-        shared.append(Loop(f"{rows}2:{number}", rows, tiles(count, together)))
-        inner_rows = [Loop(f"{rows}1:{number}.{place.run}", rows, together)]
+    if rows is not None and wave is not None:
+        shared.append(Loop(f"{rows}2:{number}", rows, wave.times))
+        inner_rows = [Loop(f"{rows}1:{number}.{place.run}", rows, wave.together)]
         if rows in width:
-            width[rows] = at_once
+            width[rows] = wave.at_once
         else:
             own.append(rows)
     if stream is not None:
-        whole_stream = outer_part or cascade.ranks[stream].iterative
+        whole_stream = _is_part(cascade, stream) or cascade.ranks[stream].iterative
         step = 1.0 if whole_stream else np.minimum(two.shape[0], shape[stream])
         loop = Loop(f"{stream}1:{number}.{place.run}", stream, tiles(shape[stream], step))
         shared.append(loop)
@@ -110,8 +163,8 @@ def _nest(
     temporal, unrolled = [], []
     for rank in own:
         extent = shape[rank]
-        if rank == rows:
-            extent = at_once
+        if rank == rows and wave is not None:
+            extent = wave.at_once
         elif rank == stream:
             extent = np.minimum(two.shape[0], shape[rank])
         if rank in width:
@@ -126,9 +179,9 @@ def _nest(
 
 
 def _inner_of(cascade: Cascade, stream: str | None) -> str | None:
-    """The part that lies inside of a streamed outer part."""
-    if stream is None:
-        return None
+    """The part that lies inside of a streamed outer part; a whole rank streams itself."""
+    if stream is None or not _is_part(cascade, stream):
+        return stream
     parts = cascade.inner_to(stream)
     return parts[-1] if parts else None
 
@@ -324,15 +377,4 @@ def _order(nest: EinsumMapping, common: int, ranks: set[str]) -> list[str]:
     return [rank for i, rank in enumerate(found) if i == 0 or rank != found[i - 1]]
 
 
-def structure(phase: Phase) -> tuple[object, ...]:
-    """What two phases of the same sizes have to share to be the same mapping."""
-    nests = tuple((n.array, tuple(lp.name for lp in n.loops)) for n in phase.einsums)
-    homes = tuple(
-        (tensor, o.residency.home, o.residency.tiles, tuple(o.residency.tiles_of.items()))
-        for tensor, options in phase.residency.items()
-        for o in options
-    )
-    return nests, homes
-
-
-__all__ = ["Form", "Keep", "build", "structure"]
+__all__ = ["Form", "Keep", "bindings", "build"]

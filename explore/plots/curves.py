@@ -12,6 +12,7 @@ from explore.plots.front import short
 from explore.plots.style import COLOURS, INK, MARKERS, TEXT_PT, TICK_PT, log_ticks, text_in
 
 _PALE = "#bbbbbb"
+_ORDER = (1, 6, 4, 0, 5, 3, 7, 2)  # of the colours: lines on white need dark ones first
 _HEIGHT_IN = 2.1
 _LEFT_IN, _BELOW_IN, _GAP_IN, _TITLE_IN = 0.48, 0.36, 0.5, 0.18
 _LEGEND_LINE_IN = 0.15
@@ -64,10 +65,9 @@ def _styles(figure: Figure) -> dict[str, tuple[str, str]]:
         if panel.scattered or any(line.front)
     )
     return {
-        name: (COLOURS[(1 + 2 * i) % len(COLOURS) if i < 4 else i % len(COLOURS)],
-               MARKERS[i % len(MARKERS)])
+        name: (COLOURS[_ORDER[i % len(_ORDER)]], MARKERS[i % len(MARKERS)])
         for i, name in enumerate(names)
-    }  # fmt: skip
+    }
 
 
 def _panel(ax: Any, panel: LinePanel, styles: dict[str, tuple[str, str]]) -> None:
