@@ -163,7 +163,7 @@ def _symbols(grid: Grid, points: Points) -> dict[str, Array]:
     """Extents of the models and of the workload at each point."""
     table = {
         name: np.array([getattr(model, name) for model in grid.models])[points.model]
-        for name in ("D", "H", "E", "F", "S")
+        for name in ("D", "H", "G", "E", "F", "S")
     }
     queries = points.seq_len if grid.queries == "seq_len" else np.full(len(points), grid.queries)
     return table | {

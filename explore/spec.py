@@ -404,7 +404,7 @@ def _check_repetitions(grid: Grid, design: Design) -> None:
         )
 
 
-_EXTENTS = frozenset([*"BDEFHMNPS", "TOKENS"])
+_EXTENTS = frozenset([*"BDEFGHMNPS", "TOKENS"])
 _COLUMNS = re.compile(
     "family|design|model|kernel|batch|seq_len|architecture|cascade|mapper|mapping|reason|rank|"
     "speedup|bottleneck|traffic_bytes|area_um2|lower_bound_bytes|(latency|energy|busy|util)_.*"

@@ -44,11 +44,13 @@ def padded_shape(cascade: Cascade, shape: Mapping[str, Number], side: Number) ->
     """Extents of all ranks. An inner part that nothing gives is no larger than an array's side.
 
     As many tiles as that takes are made equally large; a rank that they do not divide is padded by
-    less than one coordinate a tile, whose costs are counted.
+    less than one coordinate a tile, whose costs are counted. Only a rank that a tensor has is cut
+    into tiles: H as G groups of R heads is not.
     """
     given = dict(shape)
     for rank in cascade.ranks.values():
-        if len(rank.partition) != 2 or rank.name not in given:
+        held = any(rank.name in tensor.ranks for tensor in cascade.tensors.values())
+        if len(rank.partition) != 2 or rank.name not in given or not held:
             continue
         outer, inner = rank.partition
         known = given.keys() | cascade.defaults.keys()

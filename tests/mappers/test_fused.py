@@ -14,7 +14,7 @@ from mappers.grouping import grouped
 from sim import evaluate
 
 LENGTHS = np.array([1024, 4096, 16384, 65536])
-MODEL = {"B": 64, "H": 12, "E": 64, "F": 64}
+MODEL = {"B": 64, "H": 12, "G": 4, "E": 64, "F": 64}
 
 
 def costs(mapper, name, architecture, **extents):

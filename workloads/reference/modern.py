@@ -46,9 +46,9 @@ def causal(inputs: Arrays, shape: Extents) -> dict[str, Array]:
 
 
 def sliding_window(inputs: Arrays, shape: Extents) -> dict[str, Array]:
-    """Every query sees itself and the W - 1 tokens before."""
-    seen = last_tokens(shape, shape["W"])
-    return {"AV": by_query(inputs["Q"], inputs["K"], inputs["V"], seen)}
+    """Grouped queries, each of which sees itself and the W - 1 tokens before."""
+    k, v = inputs["K"][:, :, None], inputs["V"][:, :, None]
+    return {"AV": by_query(inputs["Q"], k, v, last_tokens(shape, shape["W"]))}
 
 
 def cross(inputs: Arrays, shape: Extents) -> dict[str, Array]:
@@ -138,7 +138,7 @@ def _self(ranks: str, *parts: str) -> Callable[[np.random.Generator], dict[str, 
 
 
 def _sliding_shape(g: np.random.Generator) -> dict[str, int]:
-    shape = _self("BHEF", "M1", "M0")(g)
+    shape = _self("BGREF", "M1", "M0")(g)
     return {**shape, "W": int(g.integers(1, shape["M"] + 2))}
 
 
@@ -162,7 +162,7 @@ _TILED = _self("BHEF", "M1", "M0")
 PROOFS = {
     "attention-causal-3pass": Proof(_self("BHEF"), _OWN, causal, stable=True),
     "causal-attention": Proof(_TILED, _OWN, causal, stable=True),
-    "sliding-window-attention": Proof(_sliding_shape, _OWN, sliding_window, stable=True),
+    "sliding-window-attention": Proof(_sliding_shape, _SHARED, sliding_window, stable=True),
     "cross-attention": Proof(_cross_shape, _OWN, cross, stable=True),
     "multi-query-attention": Proof(
         _TILED, _tensors(Q="BHEP", K="BEM", V="BFM"), multi_query, stable=True
