@@ -15,7 +15,7 @@ from einsum_cascade import Cascade
 from einsum_cascade.source import InputError
 from explore.points import Array, Points
 from explore.spec import Design, Grid
-from sim import Evaluation, combine, evaluate
+from sim import Evaluation, combine, evaluate, scatter
 from workloads import Kernel, Model
 from workloads.networks import ATTENTION
 
@@ -63,7 +63,7 @@ def network_evaluation(
             if jobs[i].kernel.name == ATTENTION:
                 notes = np.where(jobs[i].runs > 0, costs[i].mapping_notes, notes)
         parts.append((chosen, Evaluation(**_fields(total) | {"mapping_notes": notes})))
-    return _together(parts, len(points))
+    return scatter(parts, len(points))
 
 
 def _jobs(grid: Grid, design: Design, model: Model, points: Points, chosen: Array) -> list[_Job]:
@@ -138,29 +138,6 @@ def _priced(
 
 def _fields(evaluation: Evaluation) -> dict[str, Any]:
     return {f.name: getattr(evaluation, f.name) for f in fields(evaluation)}
-
-
-def _together(parts: Sequence[tuple[Array, Evaluation]], count: int) -> Evaluation:
-    """Evaluations of some points each as one of all; a term that a part lacks is 0 there."""
-
-    def spread(values: Sequence[Any], missing: Any) -> Any:
-        kind: Any = object if missing is None or missing == "" else np.float64
-        full = np.full(count, missing, dtype=kind)
-        for (chosen, _), value in zip(parts, values, strict=True):
-            if value is not None:
-                full[chosen] = value
-        return full
-
-    result: dict[str, Any] = {}
-    for name in _fields(parts[0][1]):
-        values = [getattr(evaluation, name) for _, evaluation in parts]
-        if isinstance(values[0], dict):
-            keys = dict.fromkeys(key for value in values for key in value)
-            result[name] = {k: spread([v.get(k) for v in values], 0.0) for k in keys}
-        else:
-            missing = {"infeasible": None, "mapping_notes": ""}.get(name, 0.0)
-            result[name] = spread(values, missing)
-    return Evaluation(**result)
 
 
 __all__ = ["network_evaluation"]

@@ -31,7 +31,15 @@ from mappers.contraction import Objective, is_on, score_of, search, with_candida
 from mappers.grouping import Group, grouped, kernels
 from mappers.nests import Form, Keep, bindings, build
 from mappers.roles import arrays, as_product, padded_shape
-from sim import Evaluation, Mapping, MappingChoice, Phase, PhaseChoice, evaluate_phase
+from sim import (
+    Evaluation,
+    Mapping,
+    MappingChoice,
+    MappingParts,
+    Phase,
+    PhaseChoice,
+    evaluate_phase,
+)
 from sim.mapping import Number
 
 NAME = "fused"
@@ -60,17 +68,63 @@ _Found = tuple[PhaseChoice, Evaluation, Any]
 
 def place(
     options: Options, cascade: Cascade, architecture: Architecture, shape: MappingABC[str, Number]
-) -> MappingChoice:
+) -> MappingParts:
     """Place any cascade; at each point the best of the space by the objective.
+
+    Extents are numbers or arrays of one dimension. What the space is follows from how long ranks
+    are against each other and the array: points that are alike in that are searched together, and
+    a point's mapping does not depend on the company it is in.
 
     Raises `InputError` for an architecture without a 2D and a 1D array.
     """
     two, _ = arrays(architecture, NAME)
     full = padded_shape(cascade, shape, two.shape[0])
-    points = {k: np.atleast_1d(np.asarray(v, dtype=np.float64)) for k, v in full.items()}
-    mapping = Mapping(cascade, architecture, points, ())
-    typical = {k: float(np.exp(np.mean(np.log(v)))) for k, v in points.items()}
-    plans = _plans(cascade, typical, two)
+    numbers = [np.asarray(v) for v in (*full.values(), *architecture.parameters.values())]
+    count = np.broadcast_shapes((1,), *(n.shape for n in numbers))[0]
+    parts = []
+    for points, typical in _alike(cascade, full, two.shape[0], count):
+
+        def at(number: Number, points: Any = points) -> Number:
+            return number if np.ndim(number) == 0 else np.broadcast_to(number, (count,))[points]
+
+        extents = {k: np.asarray(at(v), dtype=np.float64) for k, v in full.items()}
+        extents = {k: np.broadcast_to(v, points.shape) for k, v in extents.items()}
+        mapping = Mapping(cascade, architecture.with_numbers(at), extents, ())
+        parts.append((points, _best_plan(mapping, typical, options)))
+    return MappingParts(tuple(parts), count)
+
+
+def _alike(
+    cascade: Cascade, shape: MappingABC[str, Number], side: Number, count: int
+) -> list[tuple[np.ndarray, dict[str, float]]]:
+    """Points by classes, and the extents that stand for each class.
+
+    Extents count by powers of four, and all the same from four times the array's side: no decision
+    on the structure of a mapping looks closer. Outer parts follow from the rank they are part of.
+    """
+    outer = {r.partition[0]: r for r in cascade.ranks.values() if r.partition}
+    names = [name for name in shape if name not in outer]
+    sides = np.floor(np.log2(np.broadcast_to(side, (count,))) + 1e-9)
+    columns = [np.log2(np.broadcast_to(shape[name], (count,))) for name in names]
+    most = np.floor((sides + 2) / 2)
+    table = [sides, *(np.minimum(np.floor(c / 2 + 1e-9), most) for c in columns)]
+    classes, members = np.unique(np.stack(table, axis=-1), axis=0, return_inverse=True)
+    found = []
+    for number, row in enumerate(classes):
+        typical = {name: float(4.0**size) for name, size in zip(names, row[1:], strict=True)}
+        for part, rank in outer.items():
+            inner = np.prod([typical[p] for p in rank.partition[1:]])
+            typical[part] = max(1.0, float(typical[rank.name] / inner))
+        found.append((np.flatnonzero(members.reshape(-1) == number), typical))
+    return found
+
+
+def _best_plan(
+    mapping: Mapping, typical: MappingABC[str, float], options: Options
+) -> MappingChoice:
+    """The best plan with its best forms, at each of some points that are alike."""
+    two, _ = arrays(mapping.architecture, NAME)
+    plans = _plans(mapping.cascade, typical, two)
     found: dict[tuple[Group, ...], _Found] = {}
     for plan in plans:
         for groups in plan.phases:

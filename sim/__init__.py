@@ -3,13 +3,22 @@
 One path for one design point and for a million: everything is arithmetic on NumPy arrays.
 """
 
-from sim.evaluation import Evaluation, combine, evaluate, evaluate_phase, footprint_bytes, select
+from sim.evaluation import (
+    Evaluation,
+    combine,
+    evaluate,
+    evaluate_phase,
+    footprint_bytes,
+    scatter,
+    select,
+)
 from sim.mapping import (
     IN_ARRAY,
     EinsumMapping,
     Loop,
     Mapping,
     MappingChoice,
+    MappingParts,
     Option,
     Phase,
     PhaseChoice,
@@ -25,6 +34,7 @@ __all__ = [
     "Loop",
     "Mapping",
     "MappingChoice",
+    "MappingParts",
     "Option",
     "Phase",
     "PhaseChoice",
@@ -35,5 +45,6 @@ __all__ = [
     "evaluate",
     "evaluate_phase",
     "footprint_bytes",
+    "scatter",
     "select",
 ]

@@ -16,7 +16,7 @@ from sim.energy import Accounting, energy_terms
 from sim.form import check_form
 from sim.legality import Objection, objections
 from sim.mapping import Mapping as MappingOf
-from sim.mapping import MappingChoice, Number, Phase, PhaseChoice
+from sim.mapping import MappingChoice, MappingParts, Number, Phase, PhaseChoice
 from sim.schedule import point_cycles, timing
 
 Terms = Mapping[str, Number]
@@ -77,13 +77,20 @@ class Evaluation:
         return total
 
 
-def evaluate(mapping: MappingOf | MappingChoice, accounting: Accounting = "full") -> Evaluation:
+def evaluate(
+    mapping: MappingOf | MappingChoice | MappingParts, accounting: Accounting = "full"
+) -> Evaluation:
     """Cost all design points of `mapping` in one go.
 
     Every number comes back as an array of the common shape of all that the mapping holds (at least
     one dimension). Nothing is raised for a mapping that cannot be: its points say why. One that
     means nothing (see `sim.form`) raises ValueError.
     """
+    if isinstance(mapping, MappingParts):
+        parts = []
+        for points, part in mapping.parts:
+            parts.append((points, _spread(evaluate(part, accounting), np.shape(points))))
+        return scatter(parts, mapping.count)
     if isinstance(mapping, MappingChoice):
         shape = np.broadcast_shapes(np.shape(mapping.index), *map(_common_shape, mapping.options))
         alike = [_spread(evaluate(option, accounting), shape) for option in mapping.options]
@@ -278,6 +285,33 @@ def _spread(evaluation: Evaluation, shape: tuple[int, ...]) -> Evaluation:
     return Evaluation(**{f.name: spread(getattr(evaluation, f.name)) for f in fields(evaluation)})
 
 
+def scatter(parts: Sequence[tuple[Any, Evaluation]], count: int) -> Evaluation:
+    """Evaluations of some points each, as one of all `count`.
+
+    `parts` holds the positions of the points (integers) beside their evaluation. A term that a part
+    lacks is 0 at its points.
+    """
+
+    def spread(values: Sequence[Any], missing: Any) -> Any:
+        kind: Any = object if missing is None or missing == "" else np.float64
+        full = np.full(count, missing, dtype=kind)
+        for (points, _), value in zip(parts, values, strict=True):
+            if value is not None:
+                full[points] = value
+        return full
+
+    result: dict[str, Any] = {}
+    for field in fields(Evaluation):
+        values = [getattr(evaluation, field.name) for _, evaluation in parts]
+        if isinstance(values[0], Mapping):
+            keys = dict.fromkeys(key for value in values for key in value)
+            result[field.name] = {k: spread([v.get(k) for v in values], 0.0) for k in keys}
+        else:
+            missing = {"infeasible": None, "mapping_notes": ""}.get(field.name, 0.0)
+            result[field.name] = spread(values, missing)
+    return Evaluation(**result)
+
+
 def _common_shape(mapping: MappingOf) -> tuple[int, ...]:
     numbers: list[Number] = [*mapping.shape.values(), *_numbers_of(mapping.architecture)]
     for choice in mapping.phases:
@@ -339,4 +373,12 @@ def _sources(cascade: Cascade, einsum: Einsum) -> set[str]:
     return found
 
 
-__all__ = ["Evaluation", "combine", "evaluate", "evaluate_phase", "footprint_bytes", "select"]
+__all__ = [
+    "Evaluation",
+    "combine",
+    "evaluate",
+    "evaluate_phase",
+    "footprint_bytes",
+    "scatter",
+    "select",
+]

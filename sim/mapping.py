@@ -164,6 +164,18 @@ class MappingChoice:
     index: Number = 0
 
 
+@dataclass(frozen=True)
+class MappingParts:
+    """Design points in parts, each with mappings of its own.
+
+    `parts` holds the positions of some points and how these are mapped; `count` is how many points
+    all parts have.
+    """
+
+    parts: tuple[tuple[Any, Mapping | MappingChoice], ...]
+    count: int
+
+
 def always(home: str, *tiles: Tile, **rest: Any) -> tuple[Option, ...]:
     """One residency at every point."""
     return (Option(True, Residency(home, tiles, **rest)),)

@@ -123,3 +123,25 @@ def test_grouped_queries_move_keys_once_a_group():
     for tensor in ("K", "V"):
         ratio = few.traffic_by_tensor_bytes[tensor] / many.traffic_by_tensor_bytes[tensor]
         assert np.all(ratio[:2] == pytest.approx(2 / 12))
+
+
+def test_a_point_does_not_depend_on_its_company():
+    cascade = workloads.cascade("attention-1pass")
+    architecture = load_architecture("flat-cloud").resolve({})
+    options = mappers.check_options("fused", {})
+    queries = np.array([1, 7, 64, 300, 4096, 100000])
+    shape = {"B": 2, "H": 3, "E": 64, "F": 32, "P": queries, "M": queries[::-1].copy()}
+
+    def costs_of(chosen):
+        own = {k: np.asarray(v)[chosen] if np.ndim(v) else v for k, v in shape.items()}
+        placed = mappers.place(
+            "fused", options, cascade=cascade, architecture=architecture, shape=own
+        )
+        return evaluate(placed)
+
+    together = costs_of(np.arange(len(queries)))
+    for i in range(len(queries)):
+        single = costs_of(np.array([i]))
+        assert single.latency_s[0] == pytest.approx(together.latency_s[i])
+        assert single.energy_pj[0] == pytest.approx(together.energy_pj[i])
+        assert single.mapping_notes[0] == together.mapping_notes[i]
