@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 
@@ -91,7 +92,7 @@ class Affine:
             text += f"{sign}{term}"
         return text or "0"
 
-    @property
+    @cached_property
     def variables(self) -> tuple[str, ...]:
         """The index variables, in the order written."""
         return tuple(dict.fromkeys(t.variable for t in self.terms if t.variable))
@@ -101,7 +102,7 @@ class Affine:
         """The shape symbols: extents and parameters."""
         return tuple(dict.fromkeys(s for t in self.terms for s in t.symbols))
 
-    @property
+    @cached_property
     def variable(self) -> str | None:
         """The variable when the expression is that variable plus an integer, else None.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, reduce
+from functools import cached_property, lru_cache, reduce
 from typing import Any
 
 from einsum_cascade.affine import mixed_radix
@@ -104,6 +104,10 @@ class PassAnalysis:
         waits for can run in the second pass as well. Those that do not iterate over the rank are
         passed over.
         """
+        return self._fusible(tuple(einsums), rank)
+
+    @lru_cache(maxsize=8192)  # noqa: B019  (analyses are made once and kept)
+    def _fusible(self, einsums: tuple[str, ...], rank: str) -> bool:
         analysis = self._on(rank)
         names = [self.cascade.einsum(name).name for name in einsums]
         names = [name for name in names if analysis.levels[name]]

@@ -96,8 +96,17 @@ def _moved(table: Access, moved: dict[str, Affine]) -> Access:
     return Access(table.tensor, indices, table.gathers, table.place)
 
 
-def reads(cascade: Cascade, einsum: Einsum) -> Iterator[Shown]:
+def reads(cascade: Cascade, einsum: Einsum) -> tuple[Shown, ...]:
     """All that an Einsum reads, tables of data too; what is known before the run is not read."""
+    return _reads(cascade, einsum.name)
+
+
+@lru_cache(maxsize=8192)
+def _reads(cascade: Cascade, name: str) -> tuple[Shown, ...]:
+    return tuple(_read(cascade, cascade.einsum(name)))
+
+
+def _read(cascade: Cascade, einsum: Einsum) -> Iterator[Shown]:
     for access in einsum.operands:
         if is_table(cascade, access.tensor):
             continue

@@ -56,10 +56,14 @@ class Options(BaseModel):
 
 @dataclass(frozen=True)
 class _Plan:
-    """Phases, each of some groups, and what it is called."""
+    """Phases, each of some groups, and what it is called.
+
+    A `last_resort` is tried only where nothing else fits at all points.
+    """
 
     about: str
     phases: tuple[tuple[Group, ...], ...]
+    last_resort: bool = False
 
 
 _Found = tuple[PhaseChoice, Evaluation, Any]
@@ -126,11 +130,14 @@ def _best_plan(
     two, _ = arrays(mapping.architecture, NAME)
     plans = _plans(mapping.cascade, typical, two)
     found: dict[tuple[Group, ...], _Found] = {}
+    placed: list[tuple[Mapping, np.ndarray]] = []
     for plan in plans:
+        if plan.last_resort and np.all(np.min([score for _, score in placed], axis=0) < np.inf):
+            continue
         for groups in plan.phases:
             if groups not in found:
                 found[groups] = _search(mapping, groups, typical, options)
-    placed = [_placed(mapping, plan, found, options) for plan in plans]
+        placed.append(_placed(mapping, plan, found, options))
     scores = np.stack([np.broadcast_to(score, placed[0][1].shape) for _, score in placed])
     best = np.argmin(scores, axis=0)
     used, index = np.unique(best, return_inverse=True)
@@ -140,14 +147,18 @@ def _best_plan(
 def _plans(cascade: Cascade, typical: MappingABC[str, float], two: ComputeArray) -> list[_Plan]:
     """What may be fused: each way once."""
     least = float(np.max(two.shape[0]))
-    found: dict[tuple[tuple[Group, ...], ...], str] = {}
+    found: dict[tuple[tuple[Group, ...], ...], _Plan] = {}
+
+    def add(about: str, *phases: tuple[Group, ...], last_resort: bool = False) -> None:
+        found.setdefault(phases, _Plan(about, phases, last_resort))
+
     for outside in (False, True):
         groups = grouped(cascade, typical, least, outside)
-        found.setdefault((groups,), "fused")
-        found.setdefault(tuple((g,) for g in groups), "fused")
+        add("fused", groups)
+        add("fused", *((g,) for g in groups))
         single = kernels(cascade, typical, least, outside)
-        found.setdefault(tuple((g,) for g in single), "kernel by kernel")
-    return [_Plan(about, phases) for phases, about in found.items()]
+        add("kernel by kernel", *((g,) for g in single), last_resort=outside)
+    return sorted(found.values(), key=lambda plan: plan.last_resort)
 
 
 def _placed(

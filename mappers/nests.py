@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -209,18 +210,20 @@ def _binding(
 ) -> tuple[ComputeArray, list[str]]:
     """The array of an Einsum and the ranks that are spread over it, one a dimension."""
 
-    def filled(rank: str, side: Number) -> float:
-        return min(float(np.max(side)), typical[rank])
+    wide, long = float(np.max(two.shape[0])), float(np.max(one.shape[0]))
+
+    def filled(rank: str, side: float) -> float:
+        return min(side, typical[rank])
 
     iterative = {r for r in own if cascade.ranks[r].iterative}
     choice = [r for r in (*own, *([rows] if rows else [])) if r not in iterative]
-    best = max(choice, key=lambda r: (filled(r, one.shape[0]), r == rows), default=None)
+    best = max(choice, key=lambda r: (filled(r, long), r == rows), default=None)
     lanes = rows or best
     if lanes is not None and best is not None:
-        short = filled(lanes, one.shape[0]) * 2 < filled(best, one.shape[0])
+        short = filled(lanes, long) * 2 < filled(best, long)
         lanes = best if short else lanes
     others = [r for r in choice if r != lanes]
-    across = max(others, key=lambda r: (r == inner, filled(r, two.shape[0])), default=None)
+    across = max(others, key=lambda r: (r == inner, filled(r, wide)), default=None)
     dense = einsum.operations.get("mac", 0) > 0 or (inner is not None and inner in einsum.ranks)
     wanted = dense or not form.dense_only or not supports(one, einsum)
     if supports(two, einsum) and across is not None and lanes is not None and wanted:
@@ -228,7 +231,7 @@ def _binding(
     if supports(two, einsum) and not supports(one, einsum):
         return two, [r for r in (lanes,) if r is not None]
     if not form.along_rows and across is not None:
-        lanes = max((r for r in choice if r != rows), key=lambda r: filled(r, one.shape[0]))
+        lanes = max((r for r in choice if r != rows), key=lambda r: filled(r, long))
     return one, [r for r in (lanes,) if r is not None]
 
 
@@ -254,7 +257,7 @@ def _residency(on: Mapping, placed: list[_Placed], form: Form) -> dict[str, tupl
         for read in reads(cascade, p.einsum):
             readers.setdefault(read.tensor, []).append(p)
     made = {p.einsum.output.tensor: p for p in placed}
-    needed = _needed_elsewhere(cascade, set(here))
+    needed = _needed_elsewhere(cascade, frozenset(here))
     result: dict[str, tuple[Option, ...]] = {}
     running = states(cascade)
     for tensor in {**readers, **made}:
@@ -284,13 +287,14 @@ def _residency(on: Mapping, placed: list[_Placed], form: Form) -> dict[str, tupl
     return result
 
 
-def _needed_elsewhere(cascade: Cascade, here: set[str]) -> set[str]:
+@lru_cache(maxsize=1024)
+def _needed_elsewhere(cascade: Cascade, here: frozenset[str]) -> frozenset[str]:
     """Tensors that an Einsum of another phase reads."""
-    found = set()
+    found: set[str] = set()
     for einsum in cascade.einsums:
         if einsum.name not in here and not einsum.is_view:
             found |= {read.tensor for read in reads(cascade, einsum)}
-    return found
+    return frozenset(found)
 
 
 def _input_tiles(

@@ -11,6 +11,7 @@ import numpy as np
 from archs import Architecture
 from einsum_cascade import Cascade, Einsum
 from einsum_cascade.dependencies import dependencies
+from einsum_cascade.shapes import points_in
 from sim.accesses import analysis_of, computing, tally
 from sim.energy import Accounting, energy_terms
 from sim.form import check_form
@@ -140,11 +141,14 @@ def _evaluate_phase(
     shape: tuple[int, ...],
     explain: bool = True,
 ) -> Evaluation:
-    check_form(mapping, phase)
+    if explain:  # a mapper that compares candidates builds them all in the same way
+        check_form(mapping, phase)
     cascade, architecture = mapping.cascade, mapping.architecture
     counted = tally(cascade, architecture, mapping.shape, phase)
     timed = timing(cascade, architecture, mapping.shape, phase, counted)
-    points = {m.einsum: cascade.points(m.einsum, mapping.shape) for m in phase.einsums}
+    einsums = [cascade.einsum(m.einsum) for m in phase.einsums]
+    extents = {k: np.asarray(v, dtype=np.float64) for k, v in mapping.shape.items()}
+    points = {e.name: points_in(cascade, e, extents) for e in einsums}
     energy = energy_terms(cascade, architecture, points, phase, counted, accounting)
     slots = {}
     for m in phase.einsums:
