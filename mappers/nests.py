@@ -315,7 +315,8 @@ def _input_tiles(
         base -= 1  # weights that a batch rank does not move
     if place.rows is None:
         return (Tile(buffer, _below(nest, base if form.keep == "all" else nest.shared)),)
-    if place.rows in moved and base == len(place.whole):
+    by_stream = place.stream in moved and form.keep == "tile"
+    if place.rows in moved and base == len(place.whole) and not by_stream:
         return (Tile(buffer, _below(nest, len(place.whole) + 1)),)
     streamed = len(place.whole) + 1 + (place.stream in user.einsum.ranks)
     return (Tile(buffer, _below(nest, base if form.keep == "all" else streamed)),)

@@ -149,7 +149,8 @@ def rala(inputs: Arrays, shape: Extents) -> dict[str, Array]:
 PROOFS = {
     "lightning-attention-2": Proof(_block_shape, _block_inputs, decayed),
     "transnormer": Proof(_quadratic_shape, _quadratic_inputs, decayed),
-    "hedgehog": Proof(_feature_shape, _feature_inputs, hedgehog, stable=True),
+    # not stable: the features never overflow, but the products of all of them may underflow to 0
+    "hedgehog": Proof(_feature_shape, _feature_inputs, hedgehog),
     "soft-attention": Proof(_landmark_shape, _landmark_inputs, soft),
     "rala": Proof(_image_shape, _image_inputs, rala),
 }
