@@ -10,7 +10,7 @@ The space that is searched for each design point:
 - rows in a wavefront (the array's side, 1/4, 1/16, 1/64 of it, or one), and tiles of them that are
   worked on while a tile of the streamed rank stays (powers of two, cut to divisors);
 - inputs that rows do not move kept on chip for all rows, or streamed; for a kernel of one Einsum,
-  also every input for one wavefront only;
+  where nothing else fits, every input for one wavefront only;
 - elementwise Einsums on the 2D array where it can, or on the 1D array, whose lanes hold rows or
   neighbours of one row.
 """
@@ -242,8 +242,10 @@ def _best(
     for pair in combinations((True, False), (True, False)):
         form = Form(at_once, together, "all", *pair)
         bound.setdefault(bindings(mapping.cascade, groups, form, two, one, typical), pair)
-    for flags in ((keep, *pair) for pair in bound.values() for keep in keeps):
-        trial = Form(at_once, together, *flags)
+    for keep, pair in combinations(keeps, bound.values()):
+        if keep == "wave" and np.all(np.min(scores, axis=0) < np.inf):
+            continue  # it only saves room
+        trial = Form(at_once, together, keep, *pair)
         phase = build(wider, name, groups, trial, wide_two, wide_one, typical)
         costs = evaluate_phase(wider, phase, explain=False)
         score = score_of(costs, options.objective)
@@ -254,7 +256,7 @@ def _best(
         rows_of = np.broadcast_to(at_once, score.shape)
         picked_rows = np.take_along_axis(rows_of, best[..., None], -1)[..., 0]
         picked_tiles = together[best]
-        form = Form(picked_rows, picked_tiles, *flags)
+        form = Form(picked_rows, picked_tiles, keep, *pair)
         phases.append(build(mapping, name, groups, form, two, one, typical))
         found.append(_at(costs, best))
         texts.append(_note(groups, replace(form, rows_at_once=np.minimum(picked_rows, rows))))
