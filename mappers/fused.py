@@ -233,7 +233,7 @@ def _best(
     at_once, together = _candidates(side, rows)
     phases: list[Phase] = []
     found: list[Evaluation] = []
-    scores = []
+    scores: list[np.ndarray] = []
     texts = []
     keeps: list[Keep] = ["all", "tile"]
     if sum(len(g.einsums) for g in groups) == 1:
