@@ -1,0 +1,106 @@
+"""A task-level timeline: when every tile of every Einsum runs, what it waits for, and why.
+
+The same mapping that the analytic model prices is played as tasks on arrays and memory ports, with
+finite rooms, fill and drain, and the software pipelining that its binding asks for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sim.mapping import Mapping, Phase
+from sim.timeline.account import critical_path, stretches_of, unit_times
+from sim.timeline.building import Builder, streams_of
+from sim.timeline.engine import Deadlock, Engine, Run
+from sim.timeline.order import PIPELINES, ordered
+from sim.timeline.result import Segment, Stretch, Timeline, UnitTime
+from sim.timeline.streams import Streams
+
+_GOOD = 1.001
+"""A pipeline this close to the busiest unit's time leaves nothing to look for."""
+
+
+def timeline(mapping: Mapping, *, ports: bool = True, steady: bool = True) -> Timeline:
+    """The timeline of a single design point (see `sim.single`): its phases one after the other.
+
+    Without `ports` memories answer at once: the arrays alone. Without `steady` every task is
+    simulated. Raises ValueError when a phase cannot run at all in the rooms that it has.
+    """
+    parts = [_phase(mapping, choice.options[0], ports, steady) for choice in mapping.phases]
+    clock = float(mapping.architecture.clock_hz)
+    return joined(parts, clock, [a.name for a in mapping.architecture.arrays])
+
+
+def _phase(mapping: Mapping, phase: Phase, ports: bool, steady: bool) -> Timeline:
+    builder, streams = streams_of(mapping, phase, ports)
+    best: tuple[float, Streams, Run] | None = None
+    for distance in PIPELINES[:1] if phase.steps else PIPELINES:
+        trial = ordered(builder, streams, phase, distance)
+        try:
+            run = Engine(trial, steady).simulate()
+        except Deadlock:
+            continue
+        end = max((s.end for s in run.segments), default=0.0)
+        cycles = sum((s.end - s.start) * s.repeats for s in stretches_of(run, end))
+        if best is None or cycles < best[0]:
+            best = (cycles, trial, run)
+        if cycles <= _GOOD * _busiest(trial):
+            break
+    if best is None:
+        raise ValueError(f"phase {phase.name}: its tiles wait for each other's room")
+    return _told(mapping, best[1], best[2])
+
+
+def _busiest(streams: Streams) -> float:
+    """Cycles of the unit with the most work: nothing is faster."""
+    busy: dict[str, float] = {}
+    for stream in streams.all:
+        busy[stream.unit] = busy.get(stream.unit, 0.0) + stream.cycles * stream.count
+    return max(busy.values(), default=0.0)
+
+
+def _told(mapping: Mapping, streams: Streams, run: Run) -> Timeline:
+    end = max((s.end for s in run.segments), default=0.0)
+    stretches = stretches_of(run, end)
+    return Timeline(
+        float(mapping.architecture.clock_hz),
+        sum((s.end - s.start) * s.repeats for s in stretches),
+        tuple(run.segments),
+        stretches,
+        unit_times(run, stretches, list((*streams.arrays, *streams.ports)), end),
+        critical_path(run, stretches, end),
+        float(sum(stream.count for stream in streams.all)),
+    )
+
+
+def joined(parts: list[Timeline], clock_hz: float, arrays: list[str]) -> Timeline:
+    """Timelines one after the other, as one."""
+    segments: list[Segment] = []
+    stretches: list[Stretch] = []
+    units: dict[str, UnitTime] = {}
+    path: dict[str, float] = {}
+    offset = 0.0
+    names = dict.fromkeys([*arrays, *(unit for part in parts for unit in part.units)])
+    for part in parts:
+        end = part.stretches[-1].end if part.stretches else 0.0
+        segments += [replace(s, start=s.start + offset, end=s.end + offset) for s in part.segments]
+        stretches += [
+            replace(s, start=s.start + offset, end=s.end + offset) for s in part.stretches
+        ]
+        for unit in names:
+            here = part.units.get(unit, UnitTime(0.0, {}, part.cycles))
+            before = units.get(unit, UnitTime(0.0, {}, 0.0))
+            stalled = {
+                k: before.stalled.get(k, 0.0) + here.stalled.get(k, 0.0)
+                for k in (*before.stalled, *here.stalled)
+            }
+            units[unit] = UnitTime(before.busy + here.busy, stalled, before.idle + here.idle)
+        for name, cycles in part.critical_path.items():
+            path[name] = path.get(name, 0.0) + cycles
+        offset += end
+    cycles = sum(part.cycles for part in parts)
+    tasks = sum(part.tasks for part in parts)
+    return Timeline(clock_hz, cycles, tuple(segments), tuple(stretches), units, path, tasks)
+
+
+__all__ = ["Builder", "Segment", "Stretch", "Timeline", "UnitTime", "joined", "timeline"]

@@ -1,0 +1,210 @@
+"""The order in which each unit takes its tasks: software pipelining over the common loops.
+
+An epoch is one iteration of the spine. In epoch k an array works on tile k - lag of each Einsum:
+the further an Einsum is behind the values that it needs, the more time these have to come. Memory
+ports load in the order in which tiles are needed and store in the order in which they are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+
+from sim.mapping import Phase
+from sim.timeline.building import Builder
+from sim.timeline.spaces import Space
+from sim.timeline.streams import Need, Stream, Streams
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Epochs between a value and its use on another array, or behind the way out of one."""
+
+    hop: int
+    per_latency: int
+
+
+PIPELINES = (Distance(1, 1), Distance(2, 1), Distance(1, 0), Distance(0, 0))
+"""Tried in this order; deeper pipelines need more room for tiles on their way."""
+
+
+def ordered(on: Builder, streams: Streams, phase: Phase, distance: Distance) -> Streams:
+    """The streams with epochs, lags and places in an epoch."""
+    spine = streams.spine
+    computes = [i for i, s in enumerate(streams.all) if s.kind == "compute"]
+    topological = {e.name: i for i, e in enumerate(on.cascade.order)}
+    behind = _behind(on, streams, computes)
+    lags = (
+        _step_lags(on, streams, phase, computes)
+        if phase.steps
+        else _lags(streams, computes, distance, topological)
+    )
+    steps = {e: i for i, step in enumerate(phase.steps) for e in step}
+    result = [replace(s) for s in streams.all]
+    for i in computes:
+        stream = result[i]
+        name = str(stream.einsum)
+        stream.epoch = _epochs(spine, stream.space, after=i in behind)
+        stream.lag = lags[i]
+        place = float(steps.get(name, 0)) if phase.steps else -float(lags[i])
+        stream.rank = place * 1e4 + topological[name]
+    if phase.steps:
+        _barriers(on, result, computes, steps)
+    _group(result, phase)
+    for i, stream in enumerate(streams.all):
+        if stream.kind != "compute":
+            _follow(result, i)
+    return replace(streams, all=tuple(result))
+
+
+def _epochs(spine: Space, space: Space, after: bool):  # type: ignore[no-untyped-def]
+    """The iteration of the spine to which a task of `space` belongs.
+
+    A task outside of inner loops of the spine comes before the first iteration of these that
+    touches its coordinates, or after the last.
+    """
+    levels = [v.name for v in space.levels]
+    names = [v.name for v in spine.levels]
+    if levels[: len(names)] == names:
+        inner = space.count // max(spine.count, 1)
+        return lambda task: task // inner
+    common = 0
+    for a, b in zip(levels, names, strict=False):
+        if a != b:
+            break
+        common += 1
+    deeper = {v.rank for v in spine.levels[common:]}
+    own = {v.rank for v in space.levels[common:]}
+
+    def epoch(task: int) -> int:
+        digits = space.digits(task)
+        coordinates = space.last(digits) if after else space.first(digits)
+        limits = {rank: coordinates[rank] for rank in deeper & own}
+        inside = Space(spine.loops, spine.depth)
+        found = inside.latest(limits) if after else inside.earliest(limits)
+        rest = inside.digits(found)[common:]
+        total = 0
+        for level, digit in zip(spine.levels, (*digits[:common], *rest), strict=True):
+            total = total * level.extent + digit
+        return total
+
+    return epoch
+
+
+def _behind(on: Builder, streams: Streams, computes: Sequence[int]) -> set[int]:
+    """The streams that need, directly or not, what the streams of all spine loops make."""
+    found = {i for i in computes if on.is_full(streams.all[i].space)}
+    full = set(found)
+    grown = True
+    while grown:
+        grown = False
+        for i in computes:
+            values = {n.producer for n in streams.all[i].needs if n.sort == "value"}
+            if i not in found and values & found:
+                found.add(i)
+                grown = True
+    return found - full
+
+
+def _lags(
+    streams: Streams, computes: Sequence[int], distance: Distance, topological: dict[str, int]
+) -> dict[int, int]:
+    """As early as the distances allow, then as late as the readers allow.
+
+    The second keeps what waits for others from lying in registers meanwhile.
+    """
+    busy: dict[str, float] = {}
+    epochs = max(streams.spine.count, 1)
+    for i in computes:
+        stream = streams.all[i]
+        busy[stream.unit] = busy.get(stream.unit, 0.0) + stream.cycles * stream.count / epochs
+    period = max(busy.values(), default=1.0) or 1.0
+    edges: list[tuple[int, int, int]] = []  # reader, writer, epochs between them at least
+    for i in computes:
+        for need in streams.all[i].needs:
+            if need.sort != "value" or streams.all[need.producer].kind != "compute":
+                continue
+            crosses = streams.all[need.producer].unit != streams.all[i].unit or need.latency > 0
+            far = distance.hop + distance.per_latency * ceil(need.latency / period)
+            back = _tiles_back(streams, i, need)
+            edges.append((i, need.producer, (far if crosses else 0) - back))
+    lags = dict.fromkeys(computes, 0)
+    for _ in computes:
+        for reader, writer, far in edges:
+            lags[reader] = max(lags[reader], lags[writer] + far)
+    for i in sorted(computes, key=lambda j: -topological[str(streams.all[j].einsum)]):
+        own = [lags[r] - far for r, w, far in edges if w == i and r != i]
+        if own and any(w != i and r == i for r, w, _ in edges):
+            lags[i] = max(lags[i], min(own))
+    return lags
+
+
+def _tiles_back(streams: Streams, reader: int, need: Need) -> int:
+    """How many epochs before its own a task finds a value: 0 but for running values."""
+    mine, theirs = streams.all[reader].space, streams.all[need.producer].space
+    if mine.count != theirs.count:
+        return 0
+    return mine.count - need.count(mine.count - 1)
+
+
+def _step_lags(
+    on: Builder, streams: Streams, phase: Phase, computes: Sequence[int]
+) -> dict[int, int]:
+    """Under steps, an Einsum that stands before what it needs works on the tile before."""
+    place = {e: i for i, step in enumerate(phase.steps) for e in step}
+    lags = dict.fromkeys(computes, 0)
+    for _ in computes:
+        for i in computes:
+            for need in streams.all[i].needs:
+                if need.sort != "value" or streams.all[need.producer].kind != "compute":
+                    continue
+                if _tiles_back(streams, i, need):
+                    continue
+                early = place[str(streams.all[i].einsum)]
+                late = place[str(streams.all[need.producer].einsum)]
+                lags[i] = max(lags[i], lags[need.producer] + (late > early))
+    return lags
+
+
+def _barriers(
+    on: Builder, streams: list[Stream], computes: Sequence[int], steps: dict[str, int]
+) -> None:
+    """A step begins when the other arrays have ended the steps before it."""
+    for i in computes:
+        stream = streams[i]
+        stream.needs = list(stream.needs)
+        for j in computes:
+            other = streams[j]
+            if other.unit == stream.unit or not on.is_full(other.space):
+                continue
+            same = steps[str(other.einsum)] < steps[str(stream.einsum)]
+            epoch, lag, shift = stream.epoch, stream.lag, other.lag - same
+
+            def count(task: int, epoch=epoch, lag=lag, shift=shift) -> int:  # type: ignore[no-untyped-def]
+                return int(epoch(task) + lag - shift)
+
+            stream.needs.append(Need(j, count, 1, 0.0, "step", str(other.einsum)))
+
+
+def _group(streams: list[Stream], phase: Phase) -> None:
+    """Einsums that are interleaved stand next to each other in their epoch."""
+    for number, members in enumerate(phase.interleaved):
+        own = [s for s in streams if s.kind == "compute" and s.einsum in members]
+        for stream in own:
+            stream.group = number
+
+
+def _follow(streams: list[Stream], index: int) -> None:
+    """A load has the place of the first task that needs it, a store that of the last it needs."""
+    moved = streams[index]
+    stream = next(s for s in streams if s.kind == "compute" and s.einsum == moved.einsum)
+    ratio = stream.space.count // max(moved.space.count, 1)
+    before = moved.kind == "load"
+    epoch, tasks, inner = stream.epoch, stream.count, max(ratio, 1)
+
+    def of(task: int) -> int:
+        at = task * inner if before else (task + 1) * inner - 1
+        return epoch(min(max(at, 0), tasks - 1))
+
+    moved.epoch, moved.lag, moved.rank = of, stream.lag, stream.rank
