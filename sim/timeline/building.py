@@ -95,9 +95,10 @@ class Builder:
 
     def computes(self) -> None:
         """One stream for each Einsum, with what it needs of the others."""
-        for m in self.phase.einsums:
+        phase = self.phase
+        for m in phase.einsums:
             space = self.space(m)
-            cycles = float(einsum_cycles(self.cascade, self.architecture, self.mapping.shape, m))
+            cycles = float(einsum_cycles(self.cascade, self.architecture, self.mapping.shape, m, phase))
             points = prod(int(loop.extent) for loop in private(space))
             self.compute[m.einsum] = self._add(
                 Stream(m.einsum, "compute", m.array, space, cycles / space.count, points, m.einsum)
@@ -160,14 +161,14 @@ class Builder:
             parts = chunks(theirs, mine, ranks) if same and not self._gathered(name) else 1
         latency = self.latency(producer.name, name, limits)
         self.streams[reader].needs.append(
-            Need(writer, count, parts, latency, "value", producer.output.tensor)
+            Need(writer, count, parts, latency, 1, "value", producer.output.tensor)
         )
 
     def _gathered(self, name: str) -> bool:
         """Whether the order of what is read depends on data."""
         return any(access.gathers for access in self.cascade.einsum(name).operands)
 
-    def _counter(self, mine: Space, theirs: Space, limits: Limits) -> Callable[[int], int]:
+    def _counter(self, mine: Space, theirs: Space, limits: Limits) -> Counter:
         """How many of the producer's tasks a task needs."""
         shape = {k: int(v) for k, v in self.mapping.shape.items()}
         same = [(v.name, v.rank, v.extent) for v in mine.levels] == [
@@ -255,7 +256,7 @@ class Builder:
             return r.space.latest({rank: high[rank] for rank in ranks if rank in high}) + 1
 
         index = self.compute[reader]
-        w.needs.append(Need(index, count, parts, -lag, "room", w.name))
+        w.needs.append(Need(index, count, parts, -lag, 1, "room", w.name))
 
     def _spun(self, name: str) -> set[str]:
         """The ranks that an Einsum loops over."""
@@ -265,6 +266,10 @@ class Builder:
 
     def transfers(self, room: Rooms) -> None:
         """Loads and stores of every memory with a bandwidth."""
+        busy = {array: 0.0 for array in {s.unit for s in self.streams}}
+        for stream in self.streams:
+            busy[stream.unit] += stream.cycles * stream.count / max(self.spine.count, 1)
+        self.period = max(1.0, *busy.values())
         outermost = self.architecture.memories[0].name
         fetched: dict[tuple[object, ...], int] = {}
         for use in self.uses:
@@ -288,6 +293,10 @@ class Builder:
         bandwidth = self.architecture.memory(memory).bandwidth_bytes_per_s
         seconds = words * self.architecture.word_bytes / bandwidth
         return float(seconds * self.architecture.clock_hz)
+
+    def _slices(self, cycles: float) -> int:
+        """Into how many parts a transfer is cut, so that none holds up others for an epoch."""
+        return int(min(max(ceil(cycles / self.period), 1), SLICES))
 
     def _moved(self, use: Use, tile: Tile | None) -> tuple[int, float]:
         """Loops whose iterations move a tile, and the words of one move (padding not moved)."""
@@ -317,23 +326,26 @@ class Builder:
         if tile is None or depth > space.depth:  # moved as the array asks for it
             inside = prod(int(lp.extent) for lp in m.loops[space.depth : depth])
             cycles = self._cycles(memory, words * inside)
+            slices = min(self._slices(cycles), max(inside, 1))
+            cycles /= slices
+            points = max(inside // slices, 1)
             index = self._add(
-                Stream(name, "load", memory, space, cycles, max(inside, 1), m.einsum)
+                Stream(name, "load", memory, space, cycles, points, m.einsum, slices=slices)
             )
-            parts = self.streams[reader].points
+            parts = self.streams[reader].points if slices == 1 else 1
             self.streams[reader].needs.append(
-                Need(index, lambda task: task + 1, parts, 0.0, "value", name)
+                Need(index, lambda task: (task + 1) * slices, parts, 0.0, slices, "value", name)
             )
             self.streams[index].needs.append(
-                Need(reader, lambda task: task - 1, 1, 0.0, "room", use.tensor)
+                Need(reader, lambda piece: piece // slices - 1, 1, 0.0, 1, "room", use.tensor)
             )
         else:
+            cycles = self._cycles(memory, words)
+            slices = self._slices(cycles)
+            tiles = Space(m.loops, depth)
             index = self._add(
-                Stream(
-                    name, "load", memory, Space(m.loops, depth), self._cycles(memory, words), 1,
-                    m.einsum,
-                )
-            )  # fmt: skip
+                Stream(name, "load", memory, tiles, cycles / slices, 1, m.einsum, slices=slices)
+            )
             self._loaded(reader, index, depth, use.tensor, room)
         if common:
             fetched[key] = index
@@ -344,12 +356,17 @@ class Builder:
         space = self.streams[reader].space
         inner = prod(v.extent for v in space.levels[depth:])
         copies = room.loads.get(tensor, 1)
-        self.streams[reader].needs.append(
-            Need(load, lambda task: task // inner + 1, 1, 0.0, "value", f"load {tensor}")
-        )
-        self.streams[load].needs.append(
-            Need(reader, lambda tile: (tile - copies + 1) * inner, 1, 0.0, "room", tensor)
-        )
+        slices = self.streams[load].slices
+
+        def loaded(task: int) -> int:
+            return (task // inner + 1) * slices
+
+        def freed(piece: int) -> int:
+            return (piece // slices - copies + 1) * inner
+
+        value = Need(load, loaded, 1, 0.0, 1, "value", f"load {tensor}")
+        self.streams[reader].needs.append(value)
+        self.streams[load].needs.append(Need(reader, freed, 1, 0.0, 1, "room", tensor))
 
     def _written_before(self, use: Use, load: int) -> None:
         """What this phase itself wrote to the memory is read back when it is there."""
@@ -357,9 +374,15 @@ class Builder:
         for producer, limits, _ in self._sources(name):
             if producer.output.tensor == use.tensor:
                 theirs = self.streams[self.compute[producer.name]].space
-                count = self._counter(self.streams[load].space, theirs, limits)
+                tiles = self._counter(self.streams[load].space, theirs, limits)
+                slices = self.streams[load].slices
+
+                def count(piece: int, tiles: Counter = tiles, slices: int = slices) -> int:
+                    return tiles(piece // slices)
+
                 writer = self.compute[producer.name]
-                self.streams[load].needs.append(Need(writer, count, 1, 0.0, "value", producer.name))
+                need = Need(writer, count, 1, 0.0, 1, "value", producer.name)
+                self.streams[load].needs.append(need)
 
     def _store(self, use: Use, tile: Tile | None, room: Rooms) -> None:
         m, memory = use.mapping, self.architecture.memories[0].name
@@ -375,9 +398,9 @@ class Builder:
             cycles = self._cycles(memory, words * inside)
             index = self._add(Stream(name, "store", memory, space, cycles, 1, m.einsum))
             self.streams[index].points = parts = self.streams[writer].points
-            need = Need(writer, lambda task: task + 1, parts, latency, "value", m.einsum)
+            need = Need(writer, lambda task: task + 1, parts, latency, 1, "value", m.einsum)
             self.streams[index].needs.append(need)
-            back = Need(index, lambda task: task - 1, 1, 0.0, "room", use.tensor)
+            back = Need(index, lambda task: task - 1, 1, 0.0, 1, "room", use.tensor)
             self.streams[writer].needs.append(back)
             partial, loads = _accumulates(use, depth), cycles
         else:
@@ -385,10 +408,10 @@ class Builder:
             cycles = self._cycles(memory, words)
             index = self._add(Stream(name, "store", memory, Space(m.loops, depth), cycles, 1))
             self.streams[index].einsum = m.einsum
-            need = Need(writer, lambda v: (v + 1) * inner, 1, latency, "value", m.einsum)
+            need = Need(writer, lambda v: (v + 1) * inner, 1, latency, 1, "value", m.einsum)
             self.streams[index].needs.append(need)
             copies = room.loads.get(use.tensor, 1)
-            back = Need(index, lambda task: task // inner - copies + 1, 1, 0.0, "room", use.tensor)
+            back = Need(index, lambda task: task // inner - copies + 1, 1, 0.0, 1, "room", use.tensor)
             self.streams[writer].needs.append(back)
             partial, loads = _accumulates(use, depth), cycles
         if partial:  # partial results come back at every visit
@@ -398,10 +421,10 @@ class Builder:
             back_in = self._add(again)
             inner = max(1, space.count // again.space.count)
             self.streams[writer].needs.append(
-                Need(back_in, lambda task: task // inner + 1, 1, 0.0, "value", again.name)
+                Need(back_in, lambda task: task // inner + 1, 1, 0.0, 1, "value", again.name)
             )
             self.streams[back_in].needs.append(
-                Need(writer, lambda tile: (tile - 1) * inner, 1, 0.0, "room", use.tensor)
+                Need(writer, lambda tile: (tile - 1) * inner, 1, 0.0, 1, "room", use.tensor)
             )
 
     def _spills(self, outermost: str) -> None:
@@ -434,15 +457,16 @@ class Builder:
             moved.einsum = einsum
             index = self._add(moved)
             if kind == "load":
-                need = Need(index, lambda t: t + 1, stream.points, 0.0, "value", moved.name)
+                need = Need(index, lambda t: t + 1, stream.points, 0.0, 1, "value", moved.name)
                 stream.needs.append(need)
-                back = Need(compute, lambda t: t - 1, 1, 0.0, "room", tensor)
+                back = Need(compute, lambda t: t - STAGED + 1, 1, 0.0, 1, "room", tensor)
                 moved.needs.append(back)
             else:
                 moved.needs.append(
-                    Need(compute, lambda t: t + 1, stream.points, 0.0, "value", einsum)
+                    Need(compute, lambda t: t + 1, stream.points, 0.0, 1, "value", einsum)
                 )
-                stream.needs.append(Need(index, lambda t: t - 1, 1, 0.0, "room", tensor))
+                room = Need(index, lambda t: t - STAGED + 1, 1, 0.0, 1, "room", tensor)
+                stream.needs.append(room)
 
     def _inner_port(self, memory: str) -> None:
         """A memory on chip with a bandwidth: what each Einsum's tiles make it move."""
@@ -455,6 +479,14 @@ class Builder:
             self._beside(memory, m.einsum, memory, base, found)
             base = found
 
+
+SLICES = 64
+"""Parts into which a long transfer is cut at most."""
+
+STAGED = 4
+"""Tasks whose spilled parts are on their way from or to the outermost memory at the same time."""
+
+Counter = Callable[[int], int]
 
 Limits = dict[str, Affine]
 """Ranks of a producer, and the coordinate of each that a consumer wants at most."""

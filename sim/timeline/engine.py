@@ -34,7 +34,7 @@ class Began:
 
 @dataclass
 class _Queue:
-    """What a unit takes in order. A port has two: it loads ahead of what it stores."""
+    """The streams of a unit: an array takes their tasks in order, a port as they are ready."""
 
     unit: str
     streams: list[int]
@@ -65,10 +65,7 @@ class Engine:
         self.reference = self._reference()
         for queue in self.queues:
             queue.reference = self.reference in queue.streams
-        self.ports = [
-            tuple(_Queue(p, streams.on(p, kind)) for kind in ("load", "store"))
-            for p in streams.ports
-        ]
+        self.ports = [_Queue(port, streams.on(port)) for port in streams.ports]
         self.run = Run()
         self.loops = _merged(streams)
         self.seen: list[dict[object, tuple[int, float, tuple[int, ...]]]]
@@ -82,6 +79,7 @@ class Engine:
         self.reach = max(0.0, *(n.latency for s in self.all for n in s.needs), 0.0)
         self.keys: list[tuple[int, tuple[int, float]]] = [(-1, (0, 0.0))] * len(self.all)
         self.shapes: dict[tuple[int, ...], Shape] = {}
+        self.known: list[tuple[float, Need | None, int] | None] = [None] * len(self.all)
 
     def _reference(self) -> int:
         """The stream by which iterations are told: of all spine loops, on the busiest array."""
@@ -99,15 +97,17 @@ class Engine:
 
     def _each(self, stream: Stream, loop: _Loop) -> int:
         """Tasks of a stream in one iteration of a loop, 0 when it does not move with the loop."""
-        if not self.streams.affected(stream, loop.last):
-            return 0
-        return self.streams.per_iteration(stream, loop.last)
+        each = self.streams.per_iteration(stream, loop.last)
+        if self.streams.affected(stream, loop.last):
+            return each * (loop.inside if loop.block else 1)
+        steps = loop.block and _in_steps(self.streams, stream, loop.last)
+        return each if steps and stream.space.levels[loop.last].extent == loop.extent else 0
 
     def _own(self, stream: Stream, loop: _Loop) -> int:
         """The same for a stream that has the loop, but not all loops around it."""
         spine = self.streams.spine.levels[loop.last]
         for at, v in enumerate(stream.space.levels):
-            if loop.first == loop.last and (v.name, v.extent) == (spine.name, spine.extent):
+            if loop.first == loop.last and not loop.block and (v.name, v.extent) == (spine.name, spine.extent):
                 return prod(w.extent for w in stream.space.levels[at + 1 :])
         return 0
 
@@ -122,15 +122,17 @@ class Engine:
                     while self._issue(queue):
                         moved = True
             bound = self._reference_start()
-            for pair in self.ports:
-                while self._transfer(pair, bound):
+            for port in self.ports:
+                while self._transfer(port, bound):
                     moved = True
+                    if bound == inf:
+                        bound = self._reference_start()
             if moved:
                 continue
             main = next(q for q in self.queues if q.reference)
             if self._issue(main):
                 continue
-            if any(self._transfer(pair, inf) for pair in self.ports):
+            if any(self._transfer(port, inf) for port in self.ports):
                 continue
             break
         if any(n < s.count for n, s in zip(self.next, self.all, strict=True)):
@@ -176,12 +178,15 @@ class Engine:
                     if need.producer in members and count == self.next[need.producer] + 1:
                         continue  # a member of the same issue hands on as it goes
                     return None
-                made = self.began[need.producer].get(count - 1)
-                if made is None:
-                    continue
-                after = offset(made.shape, made.member, shape, place, need.chunks) + need.latency
-                if made.start + after > latest:
-                    latest, why, cause = made.start + after, need, made.segment
+                for part in range(max(0, count - need.span), count):
+                    made = self.began[need.producer].get(part)
+                    if made is None:
+                        continue
+                    after = offset(made.shape, made.member, shape, place, need.chunks)
+                    if need.span > 1:  # the parts that come first are taken first
+                        after -= _length(shape) * (part - count + need.span) / need.span
+                    if made.start + after + need.latency > latest:
+                        latest, why, cause = made.start + after + need.latency, need, made.segment
         return latest, why, cause
 
     def _shape(self, members: list[int]) -> Shape:
@@ -206,25 +211,29 @@ class Engine:
         self._begin(queue.unit, members, shape, ready)
         return True
 
-    def _transfer(self, pair: tuple[_Queue, ...], bound: float) -> bool:
-        """A port takes the one that is ready first; none, if another may be ready sooner."""
-        best: tuple[float, list[int], Shape, tuple[float, Need | None, int]] | None = None
-        blocked = False
-        for queue in pair:
-            members = self._head(queue)
-            if not members:
+    def _transfer(self, port: _Queue, bound: float) -> bool:
+        """A port takes what is ready first; then stores, which give room; then the most urgent.
+
+        Nothing is taken that begins after `bound` while something unknown may be ready sooner.
+        """
+        best: tuple[float, bool, tuple[int, float]] | None = None
+        chosen, blocked, free = -1, False, self.free[port.unit]
+        for index in port.streams:
+            if self.next[index] >= self.all[index].count:
                 continue
-            shape = self._shape(members)
-            ready = self._ready(members, shape)
+            ready = self.known[index] or self._ready([index], self._shape([index]))
             if ready is None:
                 blocked = True
                 continue
-            start = max(ready[0], self.free[queue.unit])
-            if best is None or start < best[0]:
-                best = (start, members, shape, ready)
+            self.known[index] = ready
+            rank = (max(ready[0], free), self.all[index].kind == "load", self._key(index))
+            if best is None or rank < best:
+                best, chosen = rank, index
         if best is None or (blocked and best[0] > bound):
             return False
-        self._begin(pair[0].unit, best[1], best[2], best[3])
+        ready, self.known[chosen] = self.known[chosen], None
+        assert ready is not None
+        self._begin(port.unit, [chosen], self._shape([chosen]), ready)
         return True
 
     def _reference_start(self) -> float:
@@ -254,7 +263,7 @@ class Engine:
             number = len(self.run.segments)
             levels = stream.space.levels
             names = tuple(
-                (v.name, d) for v, d in zip(levels, stream.space.digits(task), strict=True)
+                (v.name, d) for v, d in zip(levels, stream.space.digits(task // stream.slices), strict=True)
             )
             self.run.segments.append(
                 Segment(
@@ -352,6 +361,7 @@ class Engine:
             if step:
                 self.next[index] += low * step
                 self.began[index] = {t + low * step: b for t, b in self.began[index].items()}
+        self.known = [None] * len(self.all)
         self.run.stretches.append(Stretch(then, now, 1.0 + low))
         self.seen[level:] = [{} for _ in self.loops[level:]]
         return True
@@ -401,13 +411,15 @@ class Engine:
 class _Loop:
     """Neighbouring loops of the spine that all streams have or have not, as one loop.
 
-    `inside` are the spine's iterations in one of its own.
+    `inside` are the spine's iterations in one of its own. A `block` is a part of the last loop: so
+    many iterations of it as one task of a stream that goes over the same rank in larger steps.
     """
 
     first: int
     last: int
     extent: int
     inside: int
+    block: bool = False
 
 
 def _merged(streams: Streams) -> list[_Loop]:
@@ -428,7 +440,31 @@ def _merged(streams: Streams) -> list[_Loop]:
                 found[-1] = _Loop(outer.first, at, outer.extent * level.extent, inside)
                 continue
         found.append(_Loop(at, at, level.extent, inside))
+    if found and found[-1].first == found[-1].last:
+        steps = {
+            s.space.levels[len(spine) - 1].extent
+            for s in streams.all
+            if _in_steps(streams, s, found[-1].last)
+        }
+        whole = found.pop()
+        found += [
+            _Loop(whole.first, whole.last, extent, whole.extent // extent, block=True)
+            for extent in sorted(steps)
+            if 1 < extent < whole.extent and whole.extent % extent == 0
+        ]
+        found.append(whole)
     return found
+
+
+def _in_steps(streams: Streams, stream: Stream, at: int) -> bool:
+    """Whether a stream goes over the rank of loop `at` of the spine in steps of its own."""
+    own, spine = stream.space.levels, streams.spine.levels
+    return (
+        len(own) > at
+        and [(v.name, v.extent) for v in own[:at]] == [(v.name, v.extent) for v in spine[:at]]
+        and own[at].rank == spine[at].rank
+        and own[at].name != spine[at].name
+    )
 
 
 @lru_cache(maxsize=65536)

@@ -184,7 +184,7 @@ def _barriers(
             def count(task: int, epoch=epoch, lag=lag, shift=shift) -> int:  # type: ignore[no-untyped-def]
                 return int(epoch(task) + lag - shift)
 
-            stream.needs.append(Need(j, count, 1, 0.0, "step", str(other.einsum)))
+            stream.needs.append(Need(j, count, 1, 0.0, 1, "step", str(other.einsum)))
 
 
 def _group(streams: list[Stream], phase: Phase) -> None:
@@ -196,15 +196,17 @@ def _group(streams: list[Stream], phase: Phase) -> None:
 
 
 def _follow(streams: list[Stream], index: int) -> None:
-    """A load has the place of the first task that needs it, a store that of the last it needs."""
+    """A load is as urgent as the first task that needs it, a store as the last that it needs."""
     moved = streams[index]
     stream = next(s for s in streams if s.kind == "compute" and s.einsum == moved.einsum)
-    ratio = stream.space.count // max(moved.space.count, 1)
-    before = moved.kind == "load"
-    epoch, tasks, inner = stream.epoch, stream.count, max(ratio, 1)
+    inner = max(stream.space.count // max(moved.space.count, 1), 1)
+    epoch, tasks, slices = stream.epoch, stream.space.count, moved.slices
 
-    def of(task: int) -> int:
-        at = task * inner if before else (task + 1) * inner - 1
-        return epoch(min(max(at, 0), tasks - 1))
+    def load(piece: int) -> int:
+        return epoch(min(piece // slices * inner, tasks - 1))
 
-    moved.epoch, moved.lag, moved.rank = of, stream.lag, stream.rank
+    def store(tile: int) -> int:
+        return epoch(min((tile + 1) * inner, tasks) - 1)
+
+    moved.epoch = load if moved.kind == "load" else store
+    moved.lag, moved.rank = stream.lag, stream.rank

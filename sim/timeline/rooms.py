@@ -1,7 +1,7 @@
 """How many tiles of a tensor there is room for at the same time.
 
 In the registers of an array, as many as its words allow for all that a tile leaves there; in a
-memory, the copies that the mapping reserves, and one more wherever what it leaves free allows.
+memory, the copies that the mapping reserves, and more wherever what it leaves free allows.
 """
 
 from __future__ import annotations
@@ -126,8 +126,12 @@ def _in_flight(
     return found
 
 
+AHEAD = 8
+"""More copies of a tile than this are not made, however much room there is."""
+
+
 def _extra(on: Builder) -> dict[str, int]:
-    """One more copy of a tile where it fits into what the mapping leaves free, smallest first."""
+    """More copies of tiles, in what the mapping leaves free: as many of each, smallest first."""
     found: dict[str, int] = {}
     for memory in on.architecture.memories[1:]:
         size = float(memory.size_bytes) / float(on.architecture.word_bytes)
@@ -137,10 +141,11 @@ def _extra(on: Builder) -> dict[str, int]:
             if name == memory.name:
                 copies = max(t.copies for t in _tiles(on, tensor, name))
                 tiles[tensor] = tiles.get(tensor, 0.0) + float(np.max(words)) / copies
-        for tensor, words in sorted(tiles.items(), key=lambda tile: tile[1]):
-            if 0 < words <= left:
-                found[tensor] = 1
-                left -= words
+        for _ in range(AHEAD):
+            for tensor, words in sorted(tiles.items(), key=lambda tile: tile[1]):
+                if 0 < words <= left:
+                    found[tensor] = found.get(tensor, 0) + 1
+                    left -= words
     return found
 
 

@@ -20,7 +20,8 @@ class Need:
     """Task n waits for the first `count(n)` tasks of stream `producer`.
 
     Both go over what passes between them in `chunks` equal parts, and each part is there
-    `latency` cycles after the producer is done with it. `sort`: a value is waited for, or room, or
+    `latency` cycles after the producer is done with it. Where the producer makes it in several
+    tasks, `span` is how many: each of them is a part. `sort`: a value is waited for, or room, or
     the end of a step.
     """
 
@@ -28,6 +29,7 @@ class Need:
     count: Callable[[int], int]
     chunks: int = 1
     latency: float = 0.0
+    span: int = 1
     sort: Literal["value", "room", "step"] = "value"
     about: str = ""
 
@@ -37,7 +39,8 @@ class Stream:
     """Equal tasks of `cycles` each, in which a PE (or port) handles `points` one after the other.
 
     `epoch(n)` is the iteration of the phase's common loops to which task n belongs, `lag` by how
-    many epochs it comes later in the order of its unit, `rank` its place in an epoch.
+    many epochs it comes later in the order of its unit, `rank` its place in an epoch. A long
+    transfer goes in `slices`, tasks of their own, so that others come in between.
     """
 
     name: str
@@ -52,11 +55,12 @@ class Stream:
     rank: float = 0.0
     needs: list[Need] = field(default_factory=list)
     group: int | None = None
+    slices: int = 1
 
     @property
     def count(self) -> int:
         """Number of tasks."""
-        return self.space.count
+        return self.space.count * self.slices
 
 
 @dataclass(frozen=True)
@@ -86,4 +90,4 @@ class Streams:
 
     def per_iteration(self, stream: Stream, level: int) -> int:
         """Tasks of an affected stream in one iteration of loop `level`."""
-        return prod(v.extent for v in stream.space.levels[level + 1 :])
+        return prod(v.extent for v in stream.space.levels[level + 1 :]) * stream.slices
