@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -18,8 +18,17 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from explore.levels import PointResult
     from explore.run import Summary
     from explore.schema import FiguresSchema
+
+
+class Level(StrEnum):
+    """How finely a design point is simulated."""
+
+    ANALYTIC = "analytic"
+    TIMELINE = "timeline"
+    CYCLE = "cycle"
 
 
 class Width(StrEnum):
@@ -51,6 +60,18 @@ MISTAKE, NOTHING_FEASIBLE, OUT_OF_TOLERANCE = 2, 3, 1
 SpecFile = Annotated[Path, typer.Argument(help="The experiment: a YAML file.", metavar="SPEC")]
 Out = Annotated[Path | None, typer.Option(help="Folder of the results.", metavar="DIR")]
 Force = Annotated[bool, typer.Option("--force", help="Write over results that are there.")]
+Designs = Annotated[
+    list[str] | None, typer.Option("--design", help="Only this design; again for more.")
+]
+Models = Annotated[list[str] | None, typer.Option("--model", help="Only this model.")]
+Kernels = Annotated[list[str] | None, typer.Option("--kernel", help="Only this kernel.")]
+SeqLens = Annotated[
+    list[str] | None, typer.Option("--seq-len", help="Only this length, as 4K.", metavar="N")
+]
+Batches = Annotated[list[int] | None, typer.Option("--batch", help="Only this batch size.")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Only the first N of these points.", metavar="N")
+]
 
 
 def _version(wanted: bool) -> None:
@@ -189,6 +210,164 @@ def passes_command(
     typer.echo(analyze_passes(found).report(rank=rank, shape=extents or None))
 
 
+@app.command("simulate")
+def simulate_command(
+    spec: SpecFile,
+    level: Annotated[Level, typer.Option(help="How finely.")] = Level.TIMELINE,
+    out: Out = None,
+    force: Force = False,
+    design: Designs = None,
+    model: Models = None,
+    seq_len: SeqLens = None,
+    kernel: Kernels = None,
+    batch: Batches = None,
+    limit: Limit = None,
+) -> None:
+    """Run design points of SPEC at one level: who works when, who waits for what."""
+    from explore import levels
+    from explore.plots import drawing_processes
+    from explore.results import refuse_overwriting
+    from explore.spec import experiment_file, load_experiment
+
+    experiment = load_experiment(experiment_file(spec))
+    if out is not None:
+        refuse_overwriting(out, force)
+    chosen = levels.selection(design, model, kernel, seq_len, batch)
+    count = len(levels.places(experiment, chosen)[:limit])
+    with drawing_processes() as pool, _progress(count) as advance:
+        found = levels.at_levels(experiment, chosen, (level.value,), limit, advance, pool)
+    results = [each for (each,) in found]
+    _print_levels(results)
+    if out is not None:
+        levels.write_csv(levels.table_of(results), out / levels.CSV)
+        typer.echo(f"{len(results)} rows in {out / levels.CSV}")
+    if all(each.reason is not None for each in results):
+        raise typer.Exit(NOTHING_FEASIBLE)
+
+
+@app.command("trace")
+def trace_command(
+    spec: SpecFile,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="A .json file for one design; else a folder, for traces and a waterfall.",
+            metavar="PATH",
+        ),
+    ],
+    design: Designs = None,
+    model: Models = None,
+    seq_len: SeqLens = None,
+    kernel: Kernels = None,
+    batch: Batches = None,
+    cycles: Annotated[
+        float | None,
+        typer.Option(min=1, help="The figure shows only the first N cycles.", metavar="N"),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """One design point a design as a trace for Perfetto, and all of them as a waterfall.
+
+    Of every model, length, batch and kernel that is not chosen the first of SPEC is taken.
+    """
+    from einsum_cascade.source import InputError
+    from explore import levels
+    from explore.results import FIGURES, refuse_overwriting
+    from explore.spec import experiment_file, load_experiment
+    from explore.trace import file_names, warning, write_trace
+
+    experiment = load_experiment(experiment_file(spec))
+    single = out.suffix == ".json"
+    if not single or out.is_dir():
+        refuse_overwriting(out, force)
+    elif out.exists() and not force:
+        raise InputError(f"{str(out)!r} is there: --force writes over it")
+    chosen = levels.selection(design, model, kernel, seq_len, batch)
+    chosen = levels.first_of_each(experiment, chosen)
+    if single and len(levels.places(experiment, chosen)) > 1:
+        raise InputError(
+            f"{out.name} holds one point: choose a design with --design, or give a folder",
+            allowed=chosen.designs,
+        )
+    runs = levels.run_timelines(experiment, chosen)
+    names = [out.name] if single else file_names([run.result.label for run in runs])
+    folder = out.parent if single else out
+    for run, name in zip(runs, names, strict=True):
+        write_trace(run, folder / name)
+        typer.echo(f"{run.result.name}: {_engineering(run.result.latency_s, 's')}, {folder / name}")
+        if (text := warning(run)) is not None:
+            typer.echo(f"note: {text}", err=True)
+    if not single:
+        from explore.plots.waterfall import draw_waterfall, opening, waterfall_figure
+
+        titled = [(run.result.label, run.timeline) for run in runs]
+        figure = waterfall_figure(titled, cycles=cycles)
+        start = opening(figure) if cycles is None else None
+        schema = experiment.schema.figures
+        for drawn in (figure, *([start] if start else [])):
+            for path in draw_waterfall(drawn, folder / FIGURES, schema.width, schema.formats):
+                typer.echo(path)
+
+
+@app.command("compare-levels")
+def compare_levels_command(
+    spec: SpecFile,
+    level: Annotated[
+        tuple[Level, Level], typer.Option("--levels", help="The two levels to compare.")
+    ] = (Level.ANALYTIC, Level.TIMELINE),
+    out: Annotated[
+        Path | None, typer.Option(help="A CSV file for the whole table.", metavar="FILE")
+    ] = None,
+    design: Designs = None,
+    model: Models = None,
+    seq_len: SeqLens = None,
+    kernel: Kernels = None,
+    batch: Batches = None,
+    limit: Limit = None,
+    rows: Annotated[int, typer.Option(min=0, help="Rows to print, the worst first.")] = 40,
+) -> None:
+    """How far two levels agree at the design points of SPEC, and why they do not."""
+    from explore import levels
+    from explore.plots import drawing_processes
+    from explore.spec import experiment_file, load_experiment
+
+    experiment = load_experiment(experiment_file(spec))
+    chosen = levels.selection(design, model, kernel, seq_len, batch)
+    count = len(levels.places(experiment, chosen)[:limit])
+    both = tuple(each.value for each in level)
+    with drawing_processes() as pool, _progress(count) as advance:
+        pairs = levels.at_levels(experiment, chosen, both, limit, advance, pool)
+    found = levels.disagreements(pairs)
+    head = ("design", "model", "kernel", "tokens", "batch", *both, "gap", "tasks", "effect")
+    cells = [
+        (*_point_cells(d.first), _engineering(d.first.latency_s, "s"),
+         _engineering(d.second.latency_s, "s"), "" if d.gap is None else f"{100 * d.gap:+.3f} %",
+         _count(d.second.tasks if d.second.tasks is not None else d.first.tasks), d.effect)
+        for d in found[:rows]
+    ]  # fmt: skip
+    _print_table(f"{both[1]} against {both[0]}, the largest gaps first", head, cells)
+    if len(found) > rows:
+        typer.echo(f"{len(found) - rows} more points agree better")
+
+    def percent(share: float | None) -> str:
+        return "" if share is None else f"{share:.3%}"
+
+    summary = [
+        (a.design, f"{a.points}", percent(a.median), percent(a.largest), f"{a.within}",
+         f"{a.failed or ''}")
+        for a in levels.agreement(found)
+    ]  # fmt: skip
+    within = f"within {levels.WITHIN:.0%}"
+    about = ("design", "points", "median gap", "largest gap", within, "at one level only")
+    _print_table("by design", about, summary)
+    left_out = len(pairs) - len(found)
+    if left_out:
+        typer.echo(f"{left_out} of {len(pairs)} points are infeasible")
+    if out is not None:
+        levels.write_csv(levels.disagreement_table(found), out)
+        typer.echo(f"{len(found)} rows in {out}")
+
+
 @app.command("list")
 def list_command() -> None:
     """The cascades, architectures, mappers and models that specs can name."""
@@ -315,6 +494,50 @@ def _print_summary(rows: list[Summary], baseline: str | None) -> None:
                 row.bottleneck,
             )
         console.print(table)
+
+
+def _print_levels(results: list[PointResult]) -> None:
+    """Design points at one level, a row each."""
+    from explore.levels import stall_text, term_text, unit_text
+
+    units = list(dict.fromkeys(unit for r in results for unit in r.busy_s))
+    shown = "busy" if all(r.stalled_s is None for r in results) else "busy/\nstalled/idle"
+    head = ["design", "model", "kernel", "tokens", "batch", "latency"]
+    head += [*(f"{unit} {shown} %" for unit in units), "largest stall", "critical path"]
+    cells = [
+        (*_point_cells(r), _engineering(r.latency_s, "s") + ("*" if r.extrapolated else ""),
+         *(unit_text(r, unit) for unit in units), r.reason or stall_text(r), term_text(r))
+        for r in results
+    ]  # fmt: skip
+    _print_table("", head, cells)
+    if any(r.extrapolated for r in results):
+        typer.echo("* extrapolated from a steady state")
+
+
+def _point_cells(r: PointResult) -> tuple[str, ...]:
+    from explore.plots.front import short
+
+    return r.label, r.model, r.kernel, short(r.seq_len), str(r.batch)
+
+
+def _count(number: float | None) -> str:
+    return "-" if number is None else f"{number:.6g}"
+
+
+def _print_table(title: str, head: Sequence[str], cells: Iterable[Sequence[str]]) -> None:
+    """Words to the left, what begins with a digit or a sign to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = list(cells)
+    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD)
+    for i, name in enumerate(head):
+        numbers = all(not row[i] or row[i][0] in "+-.0123456789" for row in rows)
+        table.add_column(name, justify="right" if numbers else "left", no_wrap=i == 0 or numbers)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 200, markup=False).print(table)
 
 
 def _points_compared(row: Summary) -> str:

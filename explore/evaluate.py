@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from explore.schema import LARGEST, GrowSchema
 from explore.spec import Design, Grid
 from sim import Evaluation, combine, evaluate
 from workloads import linear_layers
+
+if TYPE_CHECKING:
+    from sim import Mapping as PlacedMapping
 
 Array = NDArray[Any]
 LINEAR = "linear-layer"
@@ -214,7 +217,7 @@ def _of(rule: Expression, names: dict[str, Any], grid: Grid, name: str) -> Array
 
 def _names(grid: Grid, design: Design, points: Points, values: dict[str, Array]) -> dict[str, Any]:
     """What an expression may use: extents, values so far (also by their last part), parameters."""
-    architecture = _architecture(design, values)
+    architecture = design_architecture(design, values)
     names: dict[str, Any] = dict(architecture.parameters)
     names |= _symbols(grid, points)
     for name, value in values.items():
@@ -271,7 +274,8 @@ def result_names(evaluation: Evaluation) -> dict[str, Array]:
     return columns
 
 
-def _architecture(design: Design, values: dict[str, Array]) -> Architecture:
+def design_architecture(design: Design, values: dict[str, Array]) -> Architecture:
+    """The architecture of a design, with swept and derived values in it."""
     overrides = {
         name.removeprefix("arch."): value
         for name, value in values.items()
@@ -283,6 +287,14 @@ def _architecture(design: Design, values: dict[str, Array]) -> Architecture:
 def _attention(
     grid: Grid, design: Design, points: Points, accounting: str, values: dict[str, Array]
 ) -> Evaluation:
+    mapping = attention_mapping(grid, design, points, values)
+    return evaluate(mapping, accounting)  # type: ignore[arg-type]
+
+
+def attention_mapping(
+    grid: Grid, design: Design, points: Points, values: dict[str, Array]
+) -> PlacedMapping:
+    """How a design places its cascade at points, swept and derived values settled."""
     cascade = design.cascade
     settled = own_extents(cascade)
     symbols: dict[str, Any] = {
@@ -296,14 +308,13 @@ def _attention(
             rank = name.removeprefix("shape.")
             symbols[rank] = _extent(rank, value, grid.places[name])
     known = {k: v for k, v in symbols.items() if k in cascade.ranks or k in cascade.parameters}
-    mapping = mappers.place(
+    return mappers.place(
         design.mapper,
         design.options,
         cascade=cascade,
-        architecture=_architecture(design, values),
+        architecture=design_architecture(design, values),
         shape={k: np.broadcast_to(v, (len(points),)) for k, v in known.items()},
     )
-    return evaluate(mapping, accounting)  # type: ignore[arg-type]
 
 
 def _extent(rank: str, value: Array, place: Place) -> Array:
@@ -323,10 +334,10 @@ def _kernels(
     if {"attention", "encoder"} & set(grid.kernels):
         result["attention"] = attention = _attention(grid, design, points, accounting, values)
     if "network" in grid.kernels:
-        architecture = _architecture(design, values)
+        architecture = design_architecture(design, values)
         result["network"] = network_evaluation(grid, design, points, architecture, accounting)
     if "encoder" in grid.kernels:
-        linear = linear_evaluation(grid, _architecture(design, values), points, accounting)
+        linear = linear_evaluation(grid, design_architecture(design, values), points, accounting)
         result["encoder"] = combine([attention, linear])
     return {kernel: result[kernel] for kernel in grid.kernels}
 
@@ -340,16 +351,20 @@ def linear_evaluation(
     grid: Grid, architecture: Architecture, points: Points, accounting: str
 ) -> Evaluation:
     """The linear layers of an encoder layer, one after the other, each with its best mapping."""
+    found = evaluate(linear_mapping(grid, architecture, points), accounting)  # type: ignore[arg-type]
+    return combine([found[i] for i in range(len(found.latency_s))])
+
+
+def linear_mapping(grid: Grid, architecture: Architecture, points: Points) -> PlacedMapping:
+    """How the linear layers are placed: design points are [layer, point]."""
     layers = [linear_layers(model) for model in grid.models]  # [model][layer]
     inputs = np.array([[layer.K for layer in each] for each in layers]).T
     outputs = np.array([[layer.N for layer in each] for each in layers]).T
     rows = points.batch * points.seq_len
-    mapping = mappers.place(
+    return mappers.place(
         LINEAR_MAPPER,
         mappers.check_options(LINEAR_MAPPER, {}),
         cascade=_linear_cascade(),
         architecture=architecture,
         shape={"R": rows[None, :], "K": inputs[:, points.model], "N": outputs[:, points.model]},
     )
-    found = evaluate(mapping, accounting)  # type: ignore[arg-type]
-    return combine([found[i] for i in range(len(inputs))])

@@ -7,6 +7,12 @@ Z[rows, columns] = sum over k of X[rows, k] * W[columns, k]. The space:
   with `order: any` also over tiles of columns;
 - X kept in the buffer for a row tile or not, W kept whole or fetched again for every row tile;
 - operands are staged in the buffer; finished results leave for the outermost memory.
+
+On an array of R x C PEs, output-stationary has the columns of W on the R rows and the rows of X on
+the C columns, input-stationary k and the rows of X, weight-stationary k and the columns of W. With
+all rows in one tile these are SCALE-Sim's loops (output-stationary: those of the transposed
+product, which `order: any` turns back), so serialized folds cost what it reports. Row tiles cut
+what a weight-stationary nest streams into shorter folds; the search decides what that is worth.
 """
 
 from __future__ import annotations
@@ -38,7 +44,10 @@ from sim.mapping import Mask, Number
 
 Order = Literal["rows", "any"]
 Objective = Literal["edp", "latency_s", "energy_pj", "traffic_bytes"]
+Stationary = Literal["any", "output", "input", "weight"]
+FoldKind = Literal["pipelined", "serialized"]
 STATIONARITY = ("output", "input", "weight")
+_TURNED = {"output": "output", "input": "weight", "weight": "input"}  # X and W change places
 
 
 @dataclass(frozen=True)
@@ -51,9 +60,14 @@ class Choice:
 
 
 def search(
-    mapping: Mapping, product: Product, order: Order, objective: Objective
+    mapping: Mapping,
+    product: Product,
+    order: Order,
+    objective: Objective,
+    folds: FoldKind = "pipelined",
+    stationary: Stationary = "any",
 ) -> tuple[PhaseChoice, np.ndarray, int]:
-    """The best phase for every design point.
+    """The best phase for every design point, of one stationarity or of all three.
 
     Returns it with a text for each point that says what was chosen, and the number of candidates
     that were evaluated for each point.
@@ -68,8 +82,11 @@ def search(
         counts = np.repeat(table, 4, axis=-1)
         kept = np.tile(np.arange(4), table.shape[-1])
         trial = Choice(counts, (kept & 1).astype(bool), (kept & 2).astype(bool))
-        for stationary in STATIONARITY:
-            phase = build(wider, variant, stationary, trial)
+        for role in STATIONARITY:
+            held = role if variant is product else _TURNED[role]
+            if stationary not in ("any", held):
+                continue
+            phase = build(wider, variant, role, trial, folds)
             found = evaluate_phase(wider, phase, explain=False)
             score = score_of(found, objective)
             best = np.argmin(score, axis=-1)
@@ -82,8 +99,8 @@ def search(
                 trial.keep_x[best],
                 trial.keep_w[best],
             )
-            phases.append(build(mapping, variant, stationary, chosen))
-            notes.append(_note(variant, stationary, chosen))
+            phases.append(build(mapping, variant, role, chosen, folds))
+            notes.append(_note(variant, held, chosen))
     index = np.argmin(np.stack(scores), axis=0)
     return PhaseChoice(tuple(phases), index), np.choose(index, notes), evaluated
 
@@ -119,7 +136,13 @@ def _sides(mapping: Mapping, p: Product) -> tuple[Number, Number]:
     return two.shape[0], np.minimum(two.shape[1], mapping.shape[p.rows])
 
 
-def build(mapping: Mapping, p: Product, stationary: str, choice: Choice) -> Phase:
+def build(
+    mapping: Mapping,
+    p: Product,
+    stationary: str,
+    choice: Choice,
+    folds: FoldKind = "pipelined",
+) -> Phase:
     """The loop nest of one candidate (or of an array of candidates)."""
     architecture, shape = mapping.architecture, mapping.shape
     two, _ = arrays(architecture, "unfused")
@@ -153,16 +176,21 @@ def build(mapping: Mapping, p: Product, stationary: str, choice: Choice) -> Phas
         z = _either(outermost, several, (in_tile,), ())
     else:
         cross = np.minimum(two.shape[1], shape[c])
+        # a serialized fold ends with its last row; pipelined ones stream whole wavefronts of rows
+        each = tiles(shape[r], row_tile.extent)
+        stream = ((f"{r}1", choice.row_tiles), (f"{r}t", r0))
+        if folds == "serialized":
+            stream = ((f"{r}1", each), (f"{r}t", 1.0))
         inner = (
             Loop(f"{c}1", c, tiles(shape[c], cross)),
             k1,
-            *split(r, (f"{r}1", choice.row_tiles), (f"{r}t", r0)),
+            *split(r, *stream),
         )
         spatial = (Loop(f"{k}0", k, k0, True), Loop(f"{c}0", c, cross, True))
         x = _either(outermost, keep_x, (in_tile,), (Tile(buffer, f"{r}1"),))
         w = _either(outermost, keep_w, (Tile(buffer, whole),), (Tile(buffer, k1.name),))
         z = _either(outermost, several, (Tile(buffer, f"{c}1"),), ())
-    nest = EinsumMapping(p.einsum, two.name, (*batch, row_tile, *inner, *spatial))
+    nest = EinsumMapping(p.einsum, two.name, (*batch, row_tile, *inner, *spatial), folds=folds)
     return Phase(p.einsum, (nest,), {p.x: x, p.w: w, p.z: z})
 
 

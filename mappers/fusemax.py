@@ -149,8 +149,37 @@ def _phase(options: Options, on: Mapping, ranks: _Ranks, p1: Number, across: Num
     if options.schedule == "serial":
         steps, handoffs = _serial(cascade, nests, body, two.name)
         lost = handoffs * two.drain_cycles * product(shared)
-        phase = replace(phase, steps=steps, stall_cycles=lost)
-    return phase
+        return replace(phase, steps=steps, stall_cycles=lost)
+    return replace(phase, interleaved=_interleaved(cascade, nests, body, two.name))
+
+
+def _interleaved(
+    cascade: Cascade, nests: list[EinsumMapping], body: list[Einsum], two: str
+) -> tuple[tuple[str, ...], ...]:
+    """What takes turns on an array, so that words leave one array as fast as the other takes them.
+
+    When the 2D array hands on words in time (SLNV), another product takes every other cycle, of a
+    tile that is further behind or ahead (QK); and the Einsum that takes them (RNV) takes turns with
+    what makes its other operand in the same order (SPNV). FuseMax, Figure 5.
+    """
+    inside = {
+        n.einsum: tuple((lp.rank, lp.name) for lp in n.loops[n.shared :] if not lp.spatial)
+        for n in nests
+    }
+    array_of = {n.einsum: n.array for n in nests}
+    names = [e.name for e in body]
+    groups = []
+    for taker in (e for e in names if array_of[e] != two and inside[e]):
+        feeders = [p.name for p in _same_tile(cascade, cascade.einsum(taker)) if p.name in names]
+        givers = [e for e in feeders if array_of[e] == two and inside[e]]
+        if not givers:
+            continue
+        beside = [e for e in names if array_of[e] == two and inside[e] and e not in givers]
+        groups.append((*beside, *givers))
+        alike = [e for e in feeders if array_of[e] != two and inside[e] == inside[taker]]
+        groups.append((*alike, taker))
+    unique = {frozenset(group): group for group in groups if len(group) > 1}
+    return tuple(unique.values())
 
 
 def _residency(
@@ -191,10 +220,12 @@ def _serial(
     """The steps of one tile when its Einsums overlap only as their dependencies allow.
 
     A 2D Einsum that needs a value of the 1D array begins a new step, behind the 1D Einsums on the
-    way to it, which the array has to drain for. All other 1D Einsums run beside the 2D array.
-    Returns the steps and the number of times that the array drains in a tile.
+    way to it, which the array has to drain for. All other 1D Einsums run beside the 2D array; one
+    that no other of its tile waits for, and that takes a single word a lane from the 2D array, runs
+    beside the first step of the next tile: there the word has had the time to drain. Returns the steps and the number of times that the array drains in a tile.
     """
     array_of = {n.einsum: n.array for n in nests}
+    shared = max((n.loops[: n.shared] for n in nests), key=len)
     needs: dict[str, set[str]] = {}
     stage: dict[str, int] = {}
     for einsum in (e for e in cascade.order if e in body):
@@ -218,7 +249,15 @@ def _serial(
             continue
         delayed = array_of[name] != two and g < last and bool(needs[name] & between[g])
         steps[g + delayed].add(name)
-    steps[0] |= {n.einsum for n in nests if n.einsum not in stage}
+    later = {
+        e
+        for e in steps[last]
+        if last and array_of[e] != two and not any(e in needs[other] for other in stage)
+        and any(array_of[p.name] == two for p in _same_tile(cascade, cascade.einsum(e)))
+        and all(lp.spatial or lp in shared for n in nests if n.einsum == e for lp in n.loops)
+    }  # fmt: skip
+    steps[last] -= later
+    steps[0] |= later | {n.einsum for n in nests if n.einsum not in stage}
     ordered = [steps[0]]
     for g in range(last):
         ordered += [between[g], steps[g + 1]]

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from archs import Architecture
 from einsum_cascade import Cascade, Einsum
-from mappers.contraction import Objective, Order, is_on, search
+from mappers.contraction import FoldKind, Objective, Order, Stationary, is_on, search
 from mappers.roles import arrays, as_product, handed_over, refuse, split, tiles
 from sim import (
     IN_ARRAY,
@@ -41,12 +41,17 @@ class Options(BaseModel):
     """`order`: which operand the outermost tiles are of; `objective`: what the search minimizes.
 
     With `order: rows` the outermost loop is over tiles of the first operand's rows (queries,
-    tokens), as in the published evaluations; `any` also searches the transposed nests.
+    tokens), as in the published evaluations; `any` also searches the transposed nests. `folds`:
+    whether an array begins the next set of held values at once or when the last has ended entirely
+    (`sim.folds`); `stationary` pins which tensor of a product is held: its output, its first
+    operand (input) or its second (weight).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     order: Order = "rows"
     objective: Objective = "edp"
+    folds: FoldKind = "pipelined"
+    stationary: Stationary = "any"
 
 
 def place(
@@ -66,11 +71,18 @@ def place(
     for kernel in _kernels(cascade, architecture):
         product = as_product(cascade, kernel[0])
         if product is not None and is_on(architecture, cascade, product):
-            choice, note, evaluated = search(mapping, product, options.order, options.objective)
+            choice, note, evaluated = search(
+                mapping,
+                product,
+                options.order,
+                options.objective,
+                options.folds,
+                options.stationary,
+            )
             phases.append(choice)
             notes.append(note + f" (best of {evaluated} by {options.objective})")
         else:
-            phases.append(PhaseChoice((_row_kernel(mapping, kernel),)))
+            phases.append(PhaseChoice((_row_kernel(mapping, kernel, options.folds),)))
     text: Any = notes[0] if notes else ""
     for note in notes[1:]:
         text = text + "; " + note
@@ -95,7 +107,7 @@ def _kernels(cascade: Cascade, architecture: Architecture) -> list[list[Einsum]]
     return kernels
 
 
-def _row_kernel(mapping: Mapping, kernel: list[Einsum]) -> Phase:
+def _row_kernel(mapping: Mapping, kernel: list[Einsum], folds: FoldKind) -> Phase:
     """A chain on the 1D array, fused on the ranks over which all of it is in one pass."""
     cascade, architecture, shape = mapping.cascade, mapping.architecture, mapping.shape
     _, one = arrays(architecture, NAME)
@@ -114,7 +126,9 @@ def _row_kernel(mapping: Mapping, kernel: list[Einsum]) -> Phase:
             width = np.minimum(one.shape[0], shape[lanes])
             loops += split(lanes, (f"{lanes}1", tiles(shape[lanes], width)))
             loops += split(lanes, (f"{lanes}0", width), spatial=True)
-        nests.append(EinsumMapping(einsum.name, one.name, loops, len(shared), "pipelined"))
+        nests.append(
+            EinsumMapping(einsum.name, one.name, loops, len(shared), "pipelined", folds=folds)
+        )
     fiber = shared[-1].name if shared else None
     kept = _row_residency(mapping, kernel, nests, fiber, fits=np.True_)
     phase = Phase("-".join(e.name for e in kernel), tuple(nests), kept)

@@ -93,10 +93,10 @@ def evaluate(
             parts.append((points, _spread(evaluate(part, accounting), np.shape(points))))
         return scatter(parts, mapping.count)
     if isinstance(mapping, MappingChoice):
-        shape = np.broadcast_shapes(np.shape(mapping.index), *map(_common_shape, mapping.options))
+        shape = np.broadcast_shapes(np.shape(mapping.index), *map(common_shape, mapping.options))
         alike = [_spread(evaluate(option, accounting), shape) for option in mapping.options]
         return select(alike, mapping.index)
-    shape = _common_shape(mapping)
+    shape = common_shape(mapping)
     phases = []
     for choice in mapping.phases:
         options = [_evaluate_phase(mapping, p, accounting, shape) for p in choice.options]
@@ -125,7 +125,7 @@ def evaluate_phase(
     Without `explain` a point that cannot be says so in one word: a search has no use for texts.
     """
     single = replace(mapping, phases=(PhaseChoice((phase,)),))
-    return _evaluate_phase(single, phase, accounting, _common_shape(single), explain)
+    return _evaluate_phase(single, phase, accounting, common_shape(single), explain)
 
 
 def footprint_bytes(mapping: MappingOf, phase: Phase, memory: str) -> Number:
@@ -316,7 +316,7 @@ def scatter(parts: Sequence[tuple[Any, Evaluation]], count: int) -> Evaluation:
     return Evaluation(**result)
 
 
-def _common_shape(mapping: MappingOf) -> tuple[int, ...]:
+def common_shape(mapping: MappingOf) -> tuple[int, ...]:
     numbers: list[Number] = [*mapping.shape.values(), *_numbers_of(mapping.architecture)]
     for choice in mapping.phases:
         numbers.append(choice.index)

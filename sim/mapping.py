@@ -88,6 +88,8 @@ class EinsumMapping:
     The first `shared` loops are shared with the Einsums of the phase that have the same ones: these
     are fused there. Spatial loops come last. `issue` says how the operations of one point follow:
     one at a time, or as a pipeline through the units of a PE, where the busiest unit sets the pace.
+    `folds` says how the array goes from one set of values held in its PEs to the next: at once, or
+    only when the last has been emptied (`sim.folds`).
     """
 
     einsum: str
@@ -95,6 +97,7 @@ class EinsumMapping:
     loops: tuple[Loop, ...]
     shared: int = 0
     issue: Literal["sequential", "pipelined"] = "sequential"
+    folds: Literal["pipelined", "serialized"] = "pipelined"
 
     @property
     def temporal(self) -> tuple[Loop, ...]:
@@ -122,7 +125,8 @@ class Phase:
     step is a set of Einsums that run beside each other in every tile; steps follow one another, and
     `stall_cycles` are lost to filling and draining. `spilled` names the accesses (Einsum, tensor)
     whose overflowing part goes to the outermost memory when the tiles do not fit, and the points at
-    which it does; without any, tiles that do not fit make the mapping infeasible.
+    which it does; without any, tiles that do not fit make the mapping infeasible. The Einsums of an
+    `interleaved` group share their array cycle by cycle where tiles of theirs run at the same time.
     """
 
     name: str
@@ -131,6 +135,7 @@ class Phase:
     steps: tuple[tuple[str, ...], ...] = ()
     stall_cycles: Number = 0.0
     spilled: MappingABC[tuple[str, str], Mask] = field(default_factory=dict)
+    interleaved: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from archs import Architecture, ComputeArray
 from einsum_cascade import Cascade
 from sim.accesses import Tally, worked_share
+from sim.folds import folds_of
 from sim.mapping import EinsumMapping, Number, Phase
 from sim.nest import product
 
@@ -54,14 +55,19 @@ def einsum_cycles(
     architecture: Architecture,
     shape: Mapping[str, Number],
     mapping: EinsumMapping,
+    phase: Phase | None = None,
 ) -> Number:
     """Cycles of an Einsum on its array: its temporal iterations, each of one point a PE.
 
-    Iterations whose whole wavefront a filter leaves out are skipped.
+    Iterations whose whole wavefront a filter leaves out are skipped. Serialized folds are filled
+    and drained one by one; `phase` says what runs beside the Einsum (see `sim.folds`).
     """
     array = architecture.array(mapping.array)
     worked = worked_share(cascade, mapping, shape, len(mapping.temporal))
-    return product(mapping.temporal) * worked * point_cycles(cascade, array, mapping)
+    cycles = product(mapping.temporal) * worked * point_cycles(cascade, array, mapping)
+    if mapping.folds == "pipelined":
+        return cycles
+    return cycles + folds_of(cascade, architecture, shape, mapping, phase).overhead_cycles
 
 
 def timing(
@@ -77,7 +83,9 @@ def timing(
     does, the stalls are added, and what the memories need beyond that.
     """
     clock = architecture.clock_hz
-    cycles = {m.einsum: einsum_cycles(cascade, architecture, shape, m) for m in phase.einsums}
+    cycles = {
+        m.einsum: einsum_cycles(cascade, architecture, shape, m, phase) for m in phase.einsums
+    }
     on = {m.einsum: m.array for m in phase.einsums}
     arrays = [array.name for array in architecture.arrays]
     busy: dict[str, Number] = {name: np.float64(0) for name in arrays}

@@ -13,6 +13,7 @@ from sim.timeline.account import critical_path, stretches_of, unit_times
 from sim.timeline.building import Builder, streams_of
 from sim.timeline.engine import Deadlock, Engine, Run
 from sim.timeline.order import PIPELINES, ordered
+from sim.timeline.program import Program, program_of
 from sim.timeline.result import Segment, Stretch, Timeline, UnitTime
 from sim.timeline.streams import Streams
 
@@ -20,18 +21,37 @@ _GOOD = 1.001
 """A pipeline this close to the busiest unit's time leaves nothing to look for."""
 
 
+class CannotRun(ValueError):
+    """A phase whose tiles wait for each other's room for ever."""
+
+
 def timeline(mapping: Mapping, *, ports: bool = True, steady: bool = True) -> Timeline:
     """The timeline of a single design point (see `sim.single`): its phases one after the other.
 
     Without `ports` memories answer at once: the arrays alone. Without `steady` every task is
-    simulated. Raises ValueError when a phase cannot run at all in the rooms that it has.
+    simulated. Raises `CannotRun` when a phase cannot run at all in the rooms that it has.
     """
-    parts = [_phase(mapping, choice.options[0], ports, steady) for choice in mapping.phases]
+    parts = []
+    for choice in mapping.phases:
+        _, streams, run = _simulated(mapping, choice.options[0], ports, steady)
+        parts.append(_told(mapping, streams, run))
     clock = float(mapping.architecture.clock_hz)
     return joined(parts, clock, [a.name for a in mapping.architecture.arrays])
 
 
-def _phase(mapping: Mapping, phase: Phase, ports: bool, steady: bool) -> Timeline:
+def programs(mapping: Mapping) -> list[Program]:
+    """The order of tasks of every phase, with memories that answer at once: for a finer level.
+
+    Every task is listed, so it is for small problems. Raises as `timeline` does.
+    """
+    phases = [choice.options[0] for choice in mapping.phases]
+    return [program_of(*_simulated(mapping, phase, ports=False, steady=False)) for phase in phases]
+
+
+def _simulated(
+    mapping: Mapping, phase: Phase, ports: bool, steady: bool
+) -> tuple[Builder, Streams, Run]:
+    """The phase in the best of the pipelines that its rooms allow."""
     builder, streams = streams_of(mapping, phase, ports)
     best: tuple[float, Streams, Run] | None = None
     for distance in PIPELINES[:1] if phase.steps else PIPELINES:
@@ -47,8 +67,8 @@ def _phase(mapping: Mapping, phase: Phase, ports: bool, steady: bool) -> Timelin
         if cycles <= _GOOD * _busiest(trial):
             break
     if best is None:
-        raise ValueError(f"phase {phase.name}: its tiles wait for each other's room")
-    return _told(mapping, best[1], best[2])
+        raise CannotRun(f"phase {phase.name}: its tiles wait for each other's room")
+    return builder, best[1], best[2]
 
 
 def _busiest(streams: Streams) -> float:
@@ -103,4 +123,14 @@ def joined(parts: list[Timeline], clock_hz: float, arrays: list[str]) -> Timelin
     return Timeline(clock_hz, cycles, tuple(segments), tuple(stretches), units, path, tasks)
 
 
-__all__ = ["Builder", "Segment", "Stretch", "Timeline", "UnitTime", "joined", "timeline"]
+__all__ = [
+    "CannotRun",
+    "Program",
+    "Segment",
+    "Stretch",
+    "Timeline",
+    "UnitTime",
+    "joined",
+    "programs",
+    "timeline",
+]

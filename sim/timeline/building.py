@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from math import ceil, log2, prod
+from math import ceil, prod
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from sim.schedule import einsum_cycles
 from sim.timeline.rooms import Rooms, rooms
 from sim.timeline.spaces import Space, chunks, private
 from sim.timeline.streams import Need, Stream, Streams
+from sim.timeline.ways import lanes_in_step, place_of, way_cycles
 
 
 class Builder:
@@ -39,6 +40,9 @@ class Builder:
         self.uses = list(uses(self.cascade, phase))
         self.home = {t: options[0].residency for t, options in phase.residency.items()}
         self.tally = tally(self.cascade, self.architecture, mapping.shape, phase)
+        self.places = {
+            m.einsum: place_of(self.cascade, self.architecture, m) for m in phase.einsums
+        }
         self.streams: list[Stream] = []
         self.compute: dict[str, int] = {}
         self.spine = self._spine()
@@ -103,6 +107,7 @@ class Builder:
             self.compute[m.einsum] = self._add(
                 Stream(m.einsum, "compute", m.array, space, cycles / space.count, points, m.einsum)
             )
+        self.in_step = lanes_in_step(self.places, self._passed())
         for name in self.compute:
             for producer, limits, plain in self._sources(name):
                 self._value(name, producer, limits, plain)
@@ -159,7 +164,7 @@ class Builder:
         if plain and all(limit.is_plain for limit in limits.values()):
             same = all(str(limit.variable).upper() == rank for rank, limit in limits.items())
             parts = chunks(theirs, mine, ranks) if same and not self._gathered(name) else 1
-        latency = self.latency(producer.name, name, limits)
+        latency = self.latency(producer.name, name)
         self.streams[reader].needs.append(
             Need(writer, count, parts, latency, 1, "value", producer.output.tensor)
         )
@@ -186,27 +191,18 @@ class Builder:
 
         return count
 
-    def latency(self, producer: str, consumer: str, limits: Limits) -> float:
-        """Cycles from the end of work in the array to where the consumer can use the value.
-
-        Through a 2D array one PE a cycle, when another array takes the value, or when it was
-        summed over PEs or is wanted in other PEs. In a 1D array a tree joins the lanes.
-        """
+    def latency(self, producer: str, consumer: str) -> float:
+        """Cycles from the end of work in the array to where the consumer can use the value."""
         if self._one_step(producer, consumer):
             return 0.0
-        w, r = self.nests[producer], self.nests[consumer]
-        array = self.architecture.array(w.array)
-        joined = prod(
-            int(loop.extent)
-            for loop in w.loops
-            if loop.spatial and loop.rank in self.cascade.einsum(producer).reduction_ranks
-        )
-        if len(array.shape) == 1:
-            return float(ceil(log2(joined))) if joined > 1 else 0.0
-        placed = [(lp.rank, lp.extent) for lp in w.loops if lp.spatial]
-        there = [(lp.rank, lp.extent) for lp in r.loops if lp.spatial]
-        stays = w.array == r.array and joined == 1 and placed == there
-        return 0.0 if stays else float(array.drain_cycles)
+        w, r = self.places[producer], self.places[consumer]
+        return float(way_cycles(self.cascade, w, r, producer, consumer, self.in_step))
+
+    def _passed(self) -> Iterator[tuple[str, str]]:
+        """Einsums of the phase and those whose results they read."""
+        for name in self.compute:
+            for producer, _, _ in self._sources(name):
+                yield producer.name, name
 
     def _one_step(self, producer: str, consumer: str) -> bool:
         return any(producer in step and consumer in step for step in self.phase.steps)
@@ -243,7 +239,7 @@ class Builder:
         inner = w.space.count // tiles
         ranks = {rank for rank, a in limits.items() if a.is_plain}
         parts = chunks(r.space, w.space, frozenset(ranks))
-        lag = self.latency(writer, reader, limits)
+        lag = self.latency(writer, reader)
         one_to_one = w.space.count == r.space.count and self.is_full(w.space)
 
         def count(task: int) -> int:

@@ -43,12 +43,13 @@ class _Queue:
 
 @dataclass
 class Run:
-    """What a simulation found, in compressed time."""
+    """What a simulation found, in compressed time: segments, and the segment that each waited for
+    with the time at which its issue began; `issues` as units began them (stream and task)."""
 
     segments: list[Segment] = field(default_factory=list)
     causes: list[tuple[int, float]] = field(default_factory=list)
     stretches: list[Stretch] = field(default_factory=list)
-    skipped: int = 0
+    issues: list[tuple[str, tuple[tuple[int, int], ...]]] = field(default_factory=list)
 
 
 class Engine:
@@ -254,6 +255,7 @@ class Engine:
     ) -> None:
         waited = ready[0] > self.free[unit]
         start = max(ready[0], self.free[unit], 0.0)
+        self.run.issues.append((unit, tuple((i, self.next[i]) for i in members)))
         blocker = self._blocker(ready[1], ready[2], start) if waited and start > 0 else ""
         cause = ready[2] if waited else self.last[unit]
         for place, index in enumerate(members):

@@ -126,7 +126,8 @@ def private(space: Space) -> list[Loop]:
 def chunks(first: Space, second: Space, ranks: frozenset[str]) -> int:
     """In how many equal parts, in the same order, two tasks go over a tensor's `ranks`.
 
-    1 when one of them needs the whole tile at once, or the tasks do not match one by one.
+    1 when one of them needs the whole tile at once. Where a task takes what several others make,
+    the parts are those of the last of them.
 
     >>> made = (Loop("P2", "P", 2), Loop("F", "F", 8), Loop("K", "K", 4))
     >>> read = (Loop("P2", "P", 2), Loop("F", "F", 8))
@@ -134,14 +135,14 @@ def chunks(first: Space, second: Space, ranks: frozenset[str]) -> int:
     8
     """
 
-    def tiling(space: Space) -> list[tuple[str, int]]:
-        return [(v.rank, v.stride) for v in space.levels if v.rank in ranks and v.extent > 1]
+    def outside(space: Space, rank: str) -> list[int]:
+        return [v.stride for v in space.levels if v.rank == rank and v.extent > 1]
 
-    if tiling(first) != tiling(second):
-        return 1
     parts = 1
     for a, b in zip(private(first), private(second), strict=False):
         if a.rank != b.rank or a.rank not in ranks:
+            break
+        if outside(first, a.rank) != outside(second, a.rank):
             break
         parts *= gcd(int(a.extent), int(b.extent))
         if a.extent != b.extent:

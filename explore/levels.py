@@ -1,0 +1,729 @@
+"""Design points at three levels of detail, and how far the levels agree.
+
+`analytic` is the evaluation of `explore run`; `timeline` runs every tile as a task; `cycle` moves
+values from PE to PE, on small arrays. A point is the same mapping at every level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import groupby, repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from einsum_cascade.expression import parse_quantity
+from einsum_cascade.source import InputError
+from explore.evaluate import (
+    DesignResult,
+    attention_mapping,
+    design_architecture,
+    evaluate_design,
+    linear_mapping,
+    points_of,
+)
+from explore.plots.front import short
+from explore.spec import Experiment, Grid, load_experiment
+from sim import evaluate
+from sim.schedule import STALL
+from sim.single import single_point
+from sim.timeline import Segment, Stretch, Timeline, UnitTime, joined, timeline
+from sim.timeline.result import Kind
+from workloads import linear_layers
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from sim import Mapping as Mapped
+    from sim.cycle import PhaseRun
+
+LEVELS = ("analytic", "timeline", "cycle")
+LARGEST_SIDE = 64
+"""Of an array that is simulated PE by PE."""
+LARGEST_CYCLES = 100_000
+"""Of a run that is simulated PE by PE, as the analytic model counts them."""
+WHOLE_TASKS = 20_000
+"""A run of up to so many tasks is not extrapolated where all of it is shown."""
+CSV = "levels.csv"
+_FEW = 8
+"""Points that are not worth the way to other processes, which read the spec again."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The design points of a main grid that are wanted; what is empty is not narrowed."""
+
+    designs: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = ()
+    seq_len: tuple[int, ...] = ()
+    batch: tuple[int, ...] = ()
+
+
+def selection(
+    designs: Iterable[str] | None = None,
+    models: Iterable[str] | None = None,
+    kernels: Iterable[str] | None = None,
+    seq_len: Iterable[str] | None = None,
+    batch: Iterable[int] | None = None,
+) -> Selection:
+    """The same from words of a command line: sequence lengths as people write them.
+
+    >>> selection(designs=["FLAT"], seq_len=["4K"])
+    Selection(designs=('FLAT',), models=(), kernels=(), seq_len=(4096,), batch=())
+    """
+    lengths = tuple(int(parse_quantity(text)) for text in seq_len or ())
+    return Selection(
+        tuple(designs or ()), tuple(models or ()), tuple(kernels or ()), lengths, tuple(batch or ())
+    )
+
+
+@dataclass(frozen=True)
+class PointResult:
+    """A design point at one level, times in seconds.
+
+    The analytic level knows how long a unit is busy, not why it waits: `stalled_s` and `idle_s` are
+    None. `critical_path_s` adds up to the latency: what the run's length was spent on; `unit_of`
+    says where tasks run. A point that cannot be has a `reason` and nothing else.
+    """
+
+    design: str
+    model: str
+    kernel: str
+    batch: int
+    seq_len: int
+    level: str
+    swept: Mapping[str, float] = field(default_factory=dict)
+    latency_s: float | None = None
+    cycles: float | None = None
+    busy_s: Mapping[str, float] = field(default_factory=dict)
+    stalled_s: Mapping[str, Mapping[str, float]] | None = None
+    idle_s: Mapping[str, float] | None = None
+    critical_path_s: Mapping[str, float] = field(default_factory=dict)
+    arrays: tuple[str, ...] = ()
+    unit_of: Mapping[str, str] = field(default_factory=dict)
+    tasks: float | None = None
+    extrapolated: bool = False
+    reason: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The design, with the swept values that tell its points apart."""
+        swept = (f", {name.split('.')[-1]}={short(value)}" for name, value in self.swept.items())
+        return self.design + "".join(swept)
+
+    @property
+    def name(self) -> str:
+        """The point in words."""
+        swept = "".join(f", {k} = {short(v)}" for k, v in self.swept.items())
+        where = f"{self.kernel} of {self.model}, {self.seq_len} tokens, batch {self.batch}{swept}"
+        return f"{self.design}: {where}"
+
+    @property
+    def largest_stall(self) -> tuple[str, str, float] | None:
+        """The unit that waits longest for one thing, for what, and how long.
+
+        A port that waits because everything is there already is no reason to be slow, so arrays
+        come first.
+        """
+        if self.stalled_s is None:
+            return None
+        found = [
+            (unit in self.arrays, seconds, unit, reason)
+            for unit, reasons in self.stalled_s.items()
+            for reason, seconds in reasons.items()
+            if seconds > 0
+        ]
+        if not found:
+            return None
+        _, seconds, unit, reason = max(found)
+        return unit, reason, seconds
+
+    @property
+    def longest_term(self) -> tuple[str, float] | None:
+        """What the critical path is spent on most, and its share."""
+        if not self.latency_s or not self.critical_path_s:
+            return None
+        name = max(self.critical_path_s, key=lambda k: self.critical_path_s[k])
+        return name, self.critical_path_s[name] / self.latency_s
+
+
+@dataclass(frozen=True)
+class Place:
+    """A point of the main grid: the position of its design, its own position, and a kernel."""
+
+    design: int
+    point: int
+    kernel: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A design point that was run as a timeline."""
+
+    result: PointResult
+    timeline: Timeline
+
+
+def places(experiment: Experiment, chosen: Selection) -> list[Place]:
+    """The chosen points of the main grid, in the order of the results table.
+
+    Raises `InputError` for a name or a number that the main grid does not have.
+    """
+    grid = narrowed(experiment, chosen)
+    count = len(points_of(grid))
+    return [
+        Place(design, point, kernel)
+        for design in range(len(grid.designs))
+        for kernel in grid.kernels
+        for point in range(count)
+    ]
+
+
+def narrowed(experiment: Experiment, chosen: Selection) -> Grid:
+    """The main grid with nothing in it but what is chosen."""
+    grid = experiment.grids[0]
+
+    def kept(what: str, wanted: Iterable[Any], known: Mapping[Any, Any]) -> tuple[Any, ...]:
+        wanted = tuple(dict.fromkeys(wanted))
+        for each in wanted:
+            if each not in known:
+                raise InputError(
+                    f"the main grid of {experiment.name!r} has no {what} {each!r}",
+                    allowed=known,
+                    found=each,
+                )
+        return tuple(value for key, value in known.items() if key in wanted or not wanted)
+
+    return replace(
+        grid,
+        designs=kept("design", chosen.designs, {d.name: d for d in grid.designs}),
+        models=kept("model", chosen.models, {m.name: m for m in grid.models}),
+        kernels=kept("kernel", chosen.kernels, {k: k for k in grid.kernels}),
+        seq_len=kept("sequence length", chosen.seq_len, {n: n for n in grid.seq_len}),
+        batch=kept("batch size", chosen.batch, {b: b for b in grid.batch}),
+    )
+
+
+def first_of_each(experiment: Experiment, chosen: Selection) -> Selection:
+    """The same with one point a design: the first of everything that has more than one value."""
+    grid = narrowed(experiment, chosen)
+    return Selection(
+        tuple(design.name for design in grid.designs),
+        (grid.models[0].name,),
+        (grid.kernels[0],),
+        grid.seq_len[:1],
+        grid.batch[:1],
+    )
+
+
+def at_levels(
+    experiment: Experiment,
+    chosen: Selection,
+    levels: Sequence[str],
+    limit: int | None = None,
+    progress: Callable[[str, int], None] | None = None,
+    pool: Executor | None = None,
+) -> list[tuple[PointResult, ...]]:
+    """The chosen points, each at all `levels`; the first `limit` of them.
+
+    `progress` is told the design of every point that is done. `pool` takes points side by side, if
+    there are many. Raises `InputError` for a kernel or an array that a level cannot simulate.
+    """
+    todo = places(experiment, chosen)[:limit]
+    _refuse_networks(experiment, todo, levels)
+    file = experiment.document.file
+    found: Iterator[tuple[PointResult, ...]]
+    if pool is not None and len(todo) > _FEW and set(levels) - {"analytic"}:
+        found = pool.map(_in_file, repeat(file), repeat(chosen), todo, repeat(levels), chunksize=4)
+    else:
+        one_by_one = _each_placed(experiment, chosen, todo)
+        found = (_evaluated(placed, place, levels) for placed, place in one_by_one)
+    results = []
+    for each in found:
+        results.append(each)
+        if progress is not None:
+            progress(each[0].design, 1)
+    return results
+
+
+def _refuse_networks(experiment: Experiment, todo: Iterable[Place], levels: Sequence[str]) -> None:
+    fine = [level for level in levels if level != "analytic"]
+    if fine and any(place.kernel == "network" for place in todo):
+        raise InputError(
+            f"the kernel 'network' has no level {' or '.join(fine)}: it is made of many kernels, "
+            "each with a mapping of its own",
+            allowed=[k for k in experiment.grids[0].kernels if k != "network"],
+        )
+
+
+def run_timelines(experiment: Experiment, chosen: Selection) -> list[Run]:
+    """Timelines of the chosen points, whole ones of up to `WHOLE_TASKS` tasks: people look at them.
+
+    Raises `InputError` for a point that cannot be.
+    """
+    todo = places(experiment, chosen)
+    _refuse_networks(experiment, todo, ("timeline",))
+    runs = []
+    for placed, place in _each_placed(experiment, chosen, todo):
+        result = _described(placed, place, "timeline")
+        if result.reason is not None:
+            raise InputError(f"{result.name} cannot be: {result.reason}")
+        found = _timeline(placed, place)
+        if found.extrapolated and found.tasks <= WHOLE_TASKS:
+            found = _timeline(placed, place, steady=False)
+        runs.append(Run(_measured(result, found), found))
+    return runs
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A design at all chosen points, one kernel of it: results, and mappings of what is feasible.
+
+    `at` gives the position of a point among those that are mapped.
+    """
+
+    grid: Grid
+    result: DesignResult
+    kernel: str
+    reasons: Any
+    at: Any
+    attention: Any
+    linear: Any
+    arrays: tuple[str, ...]
+    clock_hz: Any
+
+
+def _place(experiment: Experiment, chosen: Selection, index: int, kernel: str) -> _Placed:
+    grid = replace(narrowed(experiment, chosen), kernels=(kernel,))
+    design = grid.designs[index]
+    result = evaluate_design(grid, design, experiment.schema.energy.accounting)
+    found = result.kernels[kernel]
+    reasons = np.where(found.infeasible == None, result.unmet, found.infeasible)  # noqa: E711
+    good = reasons == None  # noqa: E711  (elementwise)
+    attention, linear = None, None
+    clock: Any = np.nan
+    if good.any() and kernel != "network":
+        points = result.points[good]
+        values = {name: np.asarray(value)[good] for name, value in result.values.items()}
+        architecture = design_architecture(design, values)
+        clock = architecture.clock_hz
+        attention = attention_mapping(grid, design, points, values)
+        if kernel == "encoder":
+            linear = linear_mapping(grid, architecture, points)
+    return _Placed(
+        grid,
+        result,
+        kernel,
+        reasons,
+        np.cumsum(good) - 1,
+        attention,
+        linear,
+        tuple(design.architecture.schema.arrays),
+        np.broadcast_to(clock, (int(good.sum()),)),
+    )
+
+
+def _in_file(
+    file: str, chosen: Selection, place: Place, levels: Sequence[str]
+) -> tuple[PointResult, ...]:
+    """A point in another process, from the file of the spec."""
+    return _evaluated(_placed_in(file, chosen, place.design, place.kernel), place, levels)
+
+
+@lru_cache(maxsize=1)
+def _loaded(file: str) -> Experiment:
+    return load_experiment(file)
+
+
+@lru_cache(maxsize=1)  # points come design by design
+def _placed_in(file: str, chosen: Selection, design: int, kernel: str) -> _Placed:
+    return _place(_loaded(file), chosen, design, kernel)
+
+
+def _each_placed(
+    experiment: Experiment, chosen: Selection, todo: Iterable[Place]
+) -> Iterator[tuple[_Placed, Place]]:
+    """Every point with its design, which is placed once for all of its points."""
+    for (design, kernel), own in groupby(todo, key=lambda place: (place.design, place.kernel)):
+        placed = _place(experiment, chosen, design, kernel)
+        for place in own:
+            yield placed, place
+
+
+def _evaluated(placed: _Placed, place: Place, levels: Sequence[str]) -> tuple[PointResult, ...]:
+    return tuple(_at_level(placed, place, level) for level in levels)
+
+
+def _at_level(placed: _Placed, place: Place, level: str) -> PointResult:
+    result = _described(placed, place, level)
+    if result.reason is not None:
+        return result
+    if level == "analytic":
+        return _analytic(result, placed, place.point)
+    make = _timeline if level == "timeline" else _cycle
+    try:
+        return _measured(result, make(placed, place))
+    except InputError:
+        raise
+    except ValueError as error:  # a phase that cannot run in the rooms that it has
+        return replace(result, reason=str(error))
+
+
+def _described(placed: _Placed, place: Place, level: str) -> PointResult:
+    """The point and the reason why it cannot be, if there is one; nothing measured yet."""
+    points, i = placed.result.points, place.point
+    return PointResult(
+        design=placed.result.design.name,
+        model=placed.grid.models[points.model[i]].name,
+        kernel=placed.kernel,
+        batch=int(points.batch[i]),
+        seq_len=int(points.seq_len[i]),
+        level=level,
+        swept={name: float(values[i]) for name, values in points.swept.items()},
+        arrays=placed.arrays,
+        reason=placed.reasons[i],
+    )
+
+
+def _analytic(result: PointResult, placed: _Placed, point: int) -> PointResult:
+    found = placed.result.kernels[placed.kernel]
+
+    def at(terms: Mapping[str, Any]) -> dict[str, float]:
+        return {name: float(value[point]) for name, value in terms.items()}
+
+    latency = float(found.latency_s[point])
+    clock = placed.clock_hz[placed.at[point]]
+    return replace(
+        result,
+        latency_s=latency,
+        cycles=None if np.isnan(clock) else latency * float(clock),
+        busy_s=at(found.busy_s),
+        critical_path_s=at(found.latency_terms_s),
+    )
+
+
+def _measured(result: PointResult, run: Timeline) -> PointResult:
+    """The point with what a timeline says of it."""
+    second = 1 / run.clock_hz
+    return replace(
+        result,
+        latency_s=run.latency_s,
+        cycles=run.cycles,
+        busy_s={unit: time.busy * second for unit, time in run.units.items()},
+        stalled_s={
+            unit: {reason: cycles * second for reason, cycles in time.stalled.items()}
+            for unit, time in run.units.items()
+        },
+        idle_s={unit: time.idle * second for unit, time in run.units.items()},
+        critical_path_s={name: c * second for name, c in run.critical_path.items()},
+        unit_of={segment.name: segment.unit for segment in run.segments},
+        tasks=run.tasks,
+        extrapolated=run.extrapolated,
+    )
+
+
+def _timeline(placed: _Placed, place: Place, steady: bool = True) -> Timeline:
+    """The run of a point: attention, and then each linear layer if the kernel has them."""
+    return _in_turn(placed, place, lambda mapping: timeline(mapping, steady=steady))
+
+
+def _cycle(placed: _Placed, place: Place) -> Timeline:
+    """The same, cycle by cycle, where the point is small enough for that."""
+    return _in_turn(placed, place, _simulated)
+
+
+def _simulated(mapping: Mapped) -> Timeline:
+    """A mapping on the PEs, on numbers drawn at random: the only place that knows of that level."""
+    _refuse_large(mapping)
+    raise InputError("the level 'cycle' has no order of tasks yet", allowed=LEVELS[:2])
+
+
+def _refuse_large(mapping: Mapped) -> None:
+    """Raise `InputError` for what would take too long PE by PE, with what is allowed."""
+    for array in mapping.architecture.arrays:
+        if max(array.shape) > LARGEST_SIDE:
+            sides = " x ".join(f"{side:g}" for side in array.shape)
+            raise InputError(
+                f"the level 'cycle' takes arrays of up to {LARGEST_SIDE} PEs a side, but array "
+                f"{array.name!r} has {sides}: choose a smaller one, as in "
+                "sweep: {arch.array_dim: 16}"
+            )
+    cycles = float(np.ravel(evaluate(mapping).latency_s)[0]) * float(mapping.architecture.clock_hz)
+    if cycles > LARGEST_CYCLES:
+        raise InputError(
+            f"the level 'cycle' takes runs of up to {LARGEST_CYCLES:,} cycles, but this one has "
+            f"about {cycles:,.0f}: choose fewer heads, a batch of one, or a shorter sequence"
+        )
+
+
+def as_timeline(mapping: Mapped, phases: Iterable[PhaseRun]) -> Timeline:
+    """What ran cycle by cycle, as a timeline. It knows who worked when, not what one waited for."""
+    segments: list[Segment] = []
+    path: dict[str, float] = {}
+    begin = 0.0
+    for choice, run in zip(mapping.phases, phases, strict=True):
+        loops = {m.einsum: [loop.name for loop in m.temporal] for m in choice.options[0].einsums}
+        for task in run.tasks:
+            index = tuple(zip(loops[task.einsum], task.index, strict=False))
+            start, end = begin + task.start, begin + task.end
+            kind: Kind = "compute"
+            segments.append(Segment(task.array, run.name, task.einsum, kind, index, start, end))
+        path[f"phase {run.name}"] = path.get(f"phase {run.name}", 0.0) + run.cycles
+        begin += run.cycles
+    units = {}
+    for array in mapping.architecture.arrays:
+        worked, until = 0.0, 0.0
+        for s in sorted((s for s in segments if s.unit == array.name), key=lambda s: s.start):
+            worked += max(0.0, s.end - max(s.start, until))  # interleaved tasks share their time
+            until = max(until, s.end)
+        units[array.name] = UnitTime(worked, {}, begin - worked)
+    clock = float(mapping.architecture.clock_hz)
+    whole = (Stretch(0.0, begin, 1.0),)
+    return Timeline(clock, begin, tuple(segments), whole, units, path, float(len(segments)))
+
+
+def _in_turn(placed: _Placed, place: Place, simulate: Callable[[Any], Timeline]) -> Timeline:
+    at = int(placed.at[place.point])
+    parts = [("", simulate(single_point(placed.attention, at)))]
+    if placed.linear is not None:
+        count = len(placed.clock_hz)
+        model = placed.grid.models[placed.result.points.model[place.point]]
+        alike: dict[tuple[int, int], Timeline] = {}  # Q, K and V often have one shape
+        for i, layer in enumerate(linear_layers(model)):
+            shape = (layer.K, layer.N)
+            if shape not in alike:
+                alike[shape] = simulate(single_point(placed.linear, i * count + at))
+            parts.append((f"layer {layer.name}", alike[shape]))
+    return in_sequence(parts)
+
+
+def in_sequence(parts: Iterable[tuple[str, Timeline]]) -> Timeline:
+    """Runs that follow one another, as one. A name goes before the phases of its run."""
+    runs = [
+        replace(run, segments=tuple(replace(s, phase=f"{name}: {s.phase}") for s in run.segments))
+        if name
+        else run
+        for name, run in parts
+    ]
+    if len(runs) == 1:
+        return runs[0]
+    return joined(runs, runs[0].clock_hz, [])
+
+
+def table_of(results: Iterable[PointResult]) -> pl.DataFrame:
+    """One row a point and level; figures that a level does not know are null."""
+    import polars as pl
+
+    return pl.DataFrame([_row(r) for r in results], infer_schema_length=None)
+
+
+def write_csv(table: pl.DataFrame, file: Path) -> None:
+    """Write a table. Raises `InputError` where that is not possible."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        table.write_csv(file)
+    except OSError as error:
+        raise InputError(f"cannot write {str(file)!r}: {error.strerror}") from None
+
+
+def _row(r: PointResult) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "design": r.design,
+        "model": r.model,
+        "kernel": r.kernel,
+        "batch": r.batch,
+        "seq_len": r.seq_len,
+        **r.swept,
+        "level": r.level,
+        "latency_s": r.latency_s,
+        "cycles": r.cycles,
+        "tasks": r.tasks,
+        "extrapolated": r.extrapolated,
+    }
+    for unit, seconds in r.busy_s.items():
+        name = unit.lower()
+        stalled = None if r.stalled_s is None else sum(r.stalled_s.get(unit, {}).values())
+        row[f"busy_{name}_s"] = seconds
+        row[f"stalled_{name}_s"] = stalled
+        row[f"idle_{name}_s"] = None if r.idle_s is None else r.idle_s.get(unit, 0.0)
+    for unit in r.stalled_s or ():
+        row[f"stalls_{unit.lower()}"] = shares((r.stalled_s or {})[unit], r.latency_s)
+    row["largest_stall"] = stall_text(r) or None
+    row["critical_path"] = shares(r.critical_path_s, r.latency_s)
+    row["reason"] = r.reason
+    return row
+
+
+def shares(seconds: Mapping[str, float], whole: float | None, least: float = 5e-4) -> str:
+    """What takes which part of the whole, largest first, as text.
+
+    >>> shares({"QK": 3.0, "drain of LM": 1.0, "RM": 0.0}, 4.0)
+    'QK 75.0 %, drain of LM 25.0 %'
+    """
+    if not whole:
+        return ""
+    found = sorted(seconds.items(), key=lambda item: -item[1])
+    return ", ".join(f"{n} {100 * s / whole:.1f} %" for n, s in found if s > least * whole)
+
+
+def stall_text(r: PointResult) -> str:
+    """The largest stall in words."""
+    found = r.largest_stall
+    if found is None or not r.latency_s:
+        return ""
+    unit, reason, seconds = found
+    return f"{unit} waits for {reason} {100 * seconds / r.latency_s:.1f} %"
+
+
+def term_text(r: PointResult) -> str:
+    """The largest term of the critical path, with its share."""
+    found = r.longest_term
+    return "" if found is None else f"{found[0]} {100 * found[1]:.1f} %"
+
+
+def unit_text(r: PointResult, unit: str) -> str:
+    """Shares of the run that a unit is busy, stalled and idle, in percent."""
+    if unit not in r.busy_s or not r.latency_s:
+        return "-"
+    busy = 100 * r.busy_s[unit] / r.latency_s
+    if r.stalled_s is None or r.idle_s is None:
+        return f"{busy:.1f}"
+    stalled = 100 * sum(r.stalled_s.get(unit, {}).values()) / r.latency_s
+    return f"{busy:.1f}/{stalled:.1f}/{100 * r.idle_s.get(unit, 0.0) / r.latency_s:.1f}"
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A point at two levels: `gap` is the second latency over the first, less 1.
+
+    It is None where only one of the levels can run the point; `effect` says why then.
+    """
+
+    first: PointResult
+    second: PointResult
+    gap: float | None
+    effect: str
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a design's points agree: the gaps are absolute, `failed` points have none."""
+
+    design: str
+    points: int
+    median: float | None
+    largest: float | None
+    within: int
+    failed: int
+
+
+WITHIN = 0.01
+"""A gap that counts as agreement."""
+
+
+def disagreements(pairs: Iterable[Sequence[PointResult]]) -> list[Disagreement]:
+    """Points at two levels with their gaps, the worst first.
+
+    A point that only one level can run is the worst of all; one that none can is left out.
+    """
+    found = []
+    for first, second in pairs:
+        if first.reason is not None and second.reason is not None:
+            continue
+        if first.latency_s is None or second.latency_s is None:
+            failed = first if first.latency_s is None else second
+            effect = f"{failed.level}: {failed.reason}"
+            found.append(Disagreement(first, second, None, effect))
+            continue
+        gap = second.latency_s / first.latency_s - 1
+        found.append(Disagreement(first, second, gap, effect_behind(first, second)))
+    return sorted(found, key=lambda d: -np.inf if d.gap is None else -abs(d.gap))
+
+
+def effect_behind(coarse: PointResult, fine: PointResult) -> str:
+    """What the coarse level leaves out on the unit that it calls the bottleneck.
+
+    Where one unit is the whole latency: the largest of what that unit waits for, has nothing to do
+    in, or works longer than thought. Where the latency is a sum, as of steps that follow one
+    another: the largest difference between its terms and what the finer critical path is spent on.
+    """
+    if not coarse.latency_s or not fine.latency_s or fine.stalled_s is None or fine.idle_s is None:
+        return ""
+    terms = {name: seconds for name, seconds in coarse.critical_path_s.items() if seconds > 0}
+    if len(terms) != 1 or fine.latency_s < coarse.latency_s or not {*terms} <= {*fine.busy_s}:
+        return _path_effect(terms, fine)
+    (unit,) = terms
+    effects = {f"{unit} waits for {what}": s for what, s in fine.stalled_s.get(unit, {}).items()}
+    effects[f"{unit} has nothing to do"] = fine.idle_s.get(unit, 0.0)
+    effects[f"{unit} works longer"] = fine.busy_s[unit] - coarse.busy_s.get(unit, 0.0)
+    largest = max(effects, key=lambda text: effects[text])
+    if effects[largest] <= 0:
+        return ""
+    return f"{largest} {100 * effects[largest] / fine.latency_s:.2f} %"
+
+
+def _path_effect(terms: Mapping[str, float], fine: PointResult) -> str:
+    """The critical path by unit, drains as stalls, against the terms of a coarser level."""
+    spent: dict[str, float] = {}
+    longest: dict[str, str] = {}
+    path = fine.critical_path_s
+    for name in sorted(path, key=lambda n: -path[n]):
+        account = STALL if name.startswith("drain of ") else fine.unit_of.get(name, name)
+        spent[account] = spent.get(account, 0.0) + path[name]
+        longest.setdefault(account, name)
+    longer = (fine.latency_s or 0.0) >= sum(terms.values())
+    differ = {k: spent.get(k, 0.0) - terms.get(k, 0.0) for k in (*spent, *terms)}
+    differ = {k: d if longer else -d for k, d in differ.items()}
+    account = max(differ, key=lambda k: differ[k], default="")
+    if not account or differ[account] <= 0:
+        return ""
+    what = f"{longest[account]} on the critical path" if longer else f"overlaps {account}"
+    return f"{what} {100 * differ[account] / (fine.latency_s or 1.0):.2f} %"
+
+
+def agreement(found: Iterable[Disagreement]) -> list[Agreement]:
+    """A summary of each design, in the order of their worst points."""
+    gaps: dict[str, list[float | None]] = {}
+    for each in found:
+        gaps.setdefault(each.first.design, []).append(each.gap)
+    return [_agreement(design, own) for design, own in gaps.items()]
+
+
+def _agreement(design: str, gaps: Sequence[float | None]) -> Agreement:
+    known = [abs(gap) for gap in gaps if gap is not None]
+    return Agreement(
+        design,
+        points=len(gaps),
+        median=float(np.median(known)) if known else None,
+        largest=max(known, default=None),
+        within=sum(gap <= WITHIN for gap in known),
+        failed=len(gaps) - len(known),
+    )
+
+
+def disagreement_table(found: Iterable[Disagreement]) -> pl.DataFrame:
+    """The same for a file: one row a point."""
+    import polars as pl
+
+    rows = [
+        {
+            "design": d.first.design,
+            "model": d.first.model,
+            "kernel": d.first.kernel,
+            "batch": d.first.batch,
+            "seq_len": d.first.seq_len,
+            **d.first.swept,
+            f"latency_{d.first.level}_s": d.first.latency_s,
+            f"latency_{d.second.level}_s": d.second.latency_s,
+            "gap_percent": None if d.gap is None else 100 * d.gap,
+            "tasks": d.second.tasks if d.second.tasks is not None else d.first.tasks,
+            "effect": d.effect,
+        }
+        for d in found
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
