@@ -24,6 +24,7 @@ from sim.accesses import (
 from sim.mapping import IN_ARRAY, EinsumMapping, Phase, Tile
 from sim.mapping import Mapping as MappingOf
 from sim.schedule import einsum_cycles
+from sim.timeline.between import Between
 from sim.timeline.rooms import Rooms, rooms
 from sim.timeline.spaces import Space, chunks, private
 from sim.timeline.streams import Need, Stream, Streams
@@ -165,9 +166,31 @@ class Builder:
             same = all(str(limit.variable).upper() == rank for rank, limit in limits.items())
             parts = chunks(theirs, mine, ranks) if same and not self._gathered(name) else 1
         latency = self.latency(producer.name, name)
-        self.streams[reader].needs.append(
-            Need(writer, count, parts, latency, 1, "value", producer.output.tensor)
-        )
+        between = self._between(producer, theirs, mine, limits, name)
+        tensor = producer.output.tensor
+        need = Need(writer, count, parts, latency, 1, "value", tensor, between)
+        self.streams[reader].needs.append(need)
+
+    def _between(
+        self, producer: Einsum, made: Space, taken: Space, limits: Limits, reader: str
+    ) -> Between | None:
+        """Word by word, when both go over whole words one by one."""
+        nests = (self.nests[producer.name], self.nests[reader])
+        if self._gathered(reader) or any(m.folds == "serialized" for m in nests):
+            return None
+        ranks: list[tuple[str, str | None, int]] = []
+        for index in producer.output.indices:
+            rank = str(index.variable).upper()
+            if rank not in made.whole:
+                return None
+            wanted = limits.get(rank)
+            if wanted is not None and wanted.variable is None:
+                return None
+            known = wanted is not None and str(wanted.variable).upper() in taken.whole
+            named = str(wanted.variable).upper() if wanted is not None and known else None
+            ranks.append((rank, named, wanted.offset if wanted is not None and known else 0))
+        extents = {rank: int(self.mapping.shape[rank]) for rank, _, _ in ranks}
+        return Between(made, taken, tuple(ranks), extents)
 
     def _gathered(self, name: str) -> bool:
         """Whether the order of what is read depends on data."""
@@ -180,7 +203,8 @@ class Builder:
             (v.name, v.rank, v.extent) for v in theirs.levels
         ]
         plain = {r for r, a in limits.items() if a.is_plain and str(a.variable).upper() == r}
-        if same and all(v.rank in plain or v.extent == 1 for v in theirs.levels):
+        loose = {v.rank for v in theirs.levels if v.extent == 1} - limits.keys()
+        if same and all(v.rank in plain | loose for v in theirs.levels):
             return lambda task: task + 1
 
         def count(task: int) -> int:

@@ -179,6 +179,11 @@ class Engine:
                     if need.producer in members and count == self.next[need.producer] + 1:
                         continue  # a member of the same issue hands on as it goes
                     return None
+                if need.between is not None and len(shape) == 1:
+                    found = self._word_by_word(need, task, count, shape[0][1], latest)
+                    if found is not None:
+                        latest, why, cause = found[0], need, found[1]
+                    continue
                 for part in range(max(0, count - need.span), count):
                     made = self.began[need.producer].get(part)
                     if made is None:
@@ -189,6 +194,33 @@ class Engine:
                     if made.start + after + need.latency > latest:
                         latest, why, cause = made.start + after + need.latency, need, made.segment
         return latest, why, cause
+
+    def _word_by_word(
+        self, need: Need, task: int, count: int, cycles: float, latest: float
+    ) -> tuple[float, int] | None:
+        """The latest that any of the first `count` tasks lets `task` begin, if after `latest`.
+
+        Not before the last of them has begun: only then it is known when its words will be there.
+        """
+        found = None
+        assert need.between is not None
+        for maker in range(count - 1, -1, -1):
+            made = self.began[need.producer].get(maker)
+            if made is None:
+                break
+            if maker == count - 1 and made.start > latest:
+                latest = made.start
+                found = (latest, made.segment)
+            if len(made.shape) > 1:  # it shares its array: in equal parts
+                wait = offset(made.shape, made.member, ((need.chunks, cycles),), 0, need.chunks)
+            else:
+                wait = need.between.wait(maker, task, made.shape[0][1], cycles)
+            if made.start + wait + need.latency > latest:
+                latest = made.start + wait + need.latency
+                found = (latest, made.segment)
+            if made.start + need.latency <= latest:  # those before it had ended by then
+                break
+        return found
 
     def _shape(self, members: list[int]) -> Shape:
         key = tuple(members)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from math import ceil
 
 from sim.mapping import Phase
@@ -188,11 +189,16 @@ def _barriers(
 
 
 def _group(streams: list[Stream], phase: Phase) -> None:
-    """Einsums that are interleaved stand next to each other in their epoch."""
+    """Einsums that are interleaved begin together: of different tiles, or one feeding the other."""
     for number, members in enumerate(phase.interleaved):
-        own = [s for s in streams if s.kind == "compute" and s.einsum in members]
-        for stream in own:
-            stream.group = number
+        own = [i for i, s in enumerate(streams) if s.kind == "compute" and s.einsum in members]
+        for i, j in combinations(own, 2):
+            feeds = {n.producer for n in streams[i].needs} | {n.producer for n in streams[j].needs}
+            if streams[i].lag == streams[j].lag and not feeds & {i, j}:
+                break
+        else:
+            for i in own:
+                streams[i].group = number
 
 
 def _follow(streams: list[Stream], index: int) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
 
+from sim.timeline.between import Between
 from sim.timeline.result import Kind
 from sim.timeline.spaces import Space
 
@@ -21,7 +22,8 @@ class Need:
 
     Both go over what passes between them in `chunks` equal parts, and each part is there
     `latency` cycles after the producer is done with it. Where the producer makes it in several
-    tasks, `span` is how many: each of them is a part. `sort`: a value is waited for, or room, or
+    tasks, `span` is how many: each of them is a part. `between` knows the times word by word, for
+    tasks that have their unit to themselves. `sort`: a value is waited for, or room, or
     the end of a step.
     """
 
@@ -32,6 +34,7 @@ class Need:
     span: int = 1
     sort: Literal["value", "room", "step"] = "value"
     about: str = ""
+    between: Between | None = None
 
 
 @dataclass
