@@ -243,31 +243,34 @@ class Builder:
         for tensor, copies in room.copies.items():
             writers = [n for n in self.compute if self.cascade.einsum(n).output.tensor == tensor]
             for writer in writers:
-                for reader, limits in self._readers(writer, room.sharing.get(tensor, (tensor,))):
-                    self._room(writer, reader, limits, copies, room.depth[tensor])
+                for maker, reader, limits in self.readers(room.sharing.get(tensor, (tensor,))):
+                    if reader != writer:
+                        way = self.latency(maker, reader)
+                        self._room(writer, reader, limits, copies, room.depth[tensor], way)
 
-    def _readers(self, writer: str, tensors: tuple[str, ...]) -> Iterator[tuple[str, Limits]]:
-        """Einsums of the phase that read a tile in the epoch in which it is made."""
+    def readers(self, tensors: tuple[str, ...]) -> Iterator[tuple[str, str, Limits]]:
+        """Einsums of the phase that read a tile in the epoch in which another makes it."""
         for tensor in tensors:
             for name in self.compute:
                 for producer, limits, plain in self._sources(name):
-                    if producer.output.tensor != tensor or not plain or name == writer:
+                    if producer.output.tensor != tensor or not plain or name == producer.name:
                         continue
                     behind = iterated_ranks(self.cascade, tensor) - {*self._spun(name)}
                     if not behind:  # else it reads the last generation, when all are through
-                        yield name, limits
+                        yield producer.name, name, limits
 
-    def _room(self, writer: str, reader: str, limits: Limits, copies: int, depth: int) -> None:
+    def _room(
+        self, writer: str, reader: str, limits: Limits, copies: int, depth: int, way: float
+    ) -> None:
         w, r = self.streams[self.compute[writer]], self.streams[self.compute[reader]]
         tiles = prod(v.extent for v in w.space.levels[:depth])
-        inner = w.space.count // tiles
+        back = copies * (w.space.count // tiles)
         ranks = {rank for rank, a in limits.items() if a.is_plain}
         parts = chunks(r.space, w.space, frozenset(ranks))
-        lag = self.latency(writer, reader)
         one_to_one = w.space.count == r.space.count and self.is_full(w.space)
 
         def count(task: int) -> int:
-            old = task - copies * inner
+            old = task - back
             if old < 0:
                 return 0
             if one_to_one and self.is_full(r.space):
@@ -275,8 +278,15 @@ class Builder:
             high = w.space.last(w.space.digits(old))
             return r.space.latest({rank: high[rank] for rank in ranks if rank in high}) + 1
 
+        same = [(rank, rank, 0) for rank in ranks if rank in r.space.whole]
+        plain = len(same) == len(limits) == len(self.cascade.einsum(writer).output.indices)
+        pipelined = all(self.nests[e].folds == "pipelined" for e in (writer, reader))
+        between = None
+        if plain and pipelined and all(str(limits[k].variable).upper() == k for k, _, _ in same):
+            extents = {rank: int(self.mapping.shape[rank]) for rank, _, _ in same}
+            between = Between(r.space, w.space, tuple(same), extents)
         index = self.compute[reader]
-        w.needs.append(Need(index, count, parts, -lag, 1, "room", w.name))
+        w.needs.append(Need(index, count, parts, -way, 1, "room", w.name, between, back))
 
     def _spun(self, name: str) -> set[str]:
         """The ranks that an Einsum loops over."""

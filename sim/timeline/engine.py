@@ -214,7 +214,7 @@ class Engine:
             if len(made.shape) > 1:  # it shares its array: in equal parts
                 wait = offset(made.shape, made.member, ((need.chunks, cycles),), 0, need.chunks)
             else:
-                wait = need.between.wait(maker, task, made.shape[0][1], cycles)
+                wait = need.between.wait(maker, task - need.back, made.shape[0][1], cycles)
             if made.start + wait + need.latency > latest:
                 latest = made.start + wait + need.latency
                 found = (latest, made.segment)

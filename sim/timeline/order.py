@@ -7,7 +7,7 @@ ports load in the order in which tiles are needed and store in the order in whic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from math import ceil
@@ -43,11 +43,13 @@ def ordered(on: Builder, streams: Streams, phase: Phase, distance: Distance) -> 
     )
     steps = {e: i for i, step in enumerate(phase.steps) for e in step}
     result = [replace(s) for s in streams.all]
-    for i in computes:
+    for i in sorted(computes, key=lambda j: topological[str(result[j].einsum)]):
         stream = result[i]
         name = str(stream.einsum)
         stream.epoch = _epochs(spine, stream.space, after=i in behind)
         stream.lag = lags[i]
+        if i in behind:
+            stream.epoch = _not_before(result, stream)
         place = float(steps.get(name, 0)) if phase.steps else -float(lags[i])
         stream.rank = place * 1e4 + topological[name]
     if phase.steps:
@@ -89,6 +91,25 @@ def _epochs(spine: Space, space: Space, after: bool):  # type: ignore[no-untyped
         for level, digit in zip(spine.levels, (*digits[:common], *rest), strict=True):
             total = total * level.extent + digit
         return total
+
+    return epoch
+
+
+def _not_before(streams: list[Stream], stream: Stream) -> Callable[[int], int]:
+    """The epoch of a task that is in none before those of the values that it needs."""
+    own = stream.epoch
+    sources = [
+        (streams[need.producer], need.count)
+        for need in stream.needs
+        if need.sort == "value" and streams[need.producer].kind == "compute"
+    ]
+
+    def epoch(task: int) -> int:
+        found = own(task)
+        for source, count in sources:
+            if count(task) > 0 and source is not stream:
+                found = max(found, source.epoch(min(count(task), source.count) - 1))
+        return found
 
     return epoch
 

@@ -84,7 +84,7 @@ def _holder(on: Builder, tensor: str, writer: str) -> str | None:
 
     That of the reader, when it leaves a 2D array for a 1D one; else that of the writer.
     """
-    arrays = {on.nests[reader].array for reader, _ in on._readers(writer, (tensor,))}
+    arrays = {on.nests[reader].array for _, reader, _ in on.readers((tensor,))}
     if not arrays:
         return None
     own = on.nests[writer].array
@@ -113,7 +113,7 @@ def _in_flight(
         for loop in space.loops[space.depth :]:
             if loop.rank in use.ranks and not loop.spatial:
                 inside *= float(loop.extent)
-        for reader, _ in on._readers(writer, (tensor,)):
+        for _, reader, _ in on.readers((tensor,)):
             parts = chunks(space, spaces[reader], use.ranks)
             inside = min(inside, inside / parts)
         registers = float(on.architecture.array(holder).register_words)
