@@ -267,22 +267,7 @@ class _Resolver:
 
     def _array(self, name: str, schema: ArraySchema) -> ComputeArray:
         prefix = f"arrays.{name}"
-        simple = {
-            operation: Operation(
-                operation,
-                {s.unit: self._at(f"{prefix}.operations.{operation}.cycles")},
-                self._at(f"{prefix}.operations.{operation}.energy_pj"),
-                {operation: 1.0},
-            )
-            for operation, s in schema.operations.items()
-            if s.unit is not None
-        }
-        operations = {
-            operation: simple[operation]
-            if s.sequence is None
-            else self._sequence(f"{prefix}.operations.{operation}", s.sequence, simple)
-            for operation, s in schema.operations.items()
-        }
+        operations = {name: self._operation(prefix, name, schema) for name in schema.operations}
         units = sum(self._at(f"{prefix}.units.{unit}.area_um2") for unit in schema.units)
         return ComputeArray(
             name=name,
@@ -293,15 +278,21 @@ class _Resolver:
             pe_area_um2=units + self._at(f"{prefix}.registers.area_um2"),
         )
 
-    def _sequence(
-        self, path: str, sequence: Mapping[str, Any], simple: Mapping[str, Operation]
-    ) -> Operation:
-        cycles: dict[str, Any] = {}
+    def _operation(self, prefix: str, name: str, schema: ArraySchema) -> Operation:
+        """An operation on a unit, or the sum of those that it is a sequence of."""
+        own, path = schema.operations[name], f"{prefix}.operations.{name}"
+        if own.sequence is None:
+            cycles = {str(own.unit): self._at(f"{path}.cycles")}
+            return Operation(name, cycles, self._at(f"{path}.energy_pj"), {name: 1.0})
+        cycles = {}
         elementary: dict[str, Any] = {}
         energy: Any = 0.0
-        for part in sequence:
-            times = elementary[part] = self._at(f"{path}.sequence.{part}")
-            energy = energy + times * simple[part].energy_pj
-            for unit, each in simple[part].unit_cycles.items():
+        for inner in own.sequence:
+            part = self._operation(prefix, inner, schema)
+            times = self._at(f"{path}.sequence.{inner}")
+            energy = energy + times * part.energy_pj
+            for unit, each in part.unit_cycles.items():
                 cycles[unit] = cycles.get(unit, 0.0) + times * each
-        return Operation(path.rpartition(".")[2], cycles, energy, elementary)
+            for basic, each in part.elementary.items():
+                elementary[basic] = elementary.get(basic, 0.0) + times * each
+        return Operation(name, cycles, energy, elementary)

@@ -138,15 +138,26 @@ class ArraySchema(Cited):
                     keys=("operations", name, "unit"),
                 )
             for part in operation.sequence or ():
-                simple = [n for n, o in self.operations.items() if o.unit is not None]
-                if part not in simple:
+                if part not in self.operations:
                     raise InputError(
                         f"operation {name!r} is a sequence of unknown operation {part!r}",
-                        allowed=simple,
+                        allowed=[n for n in self.operations if n != name],
                         found=part,
                         keys=("operations", name, "sequence", part),
                     )
+        for name in self.operations:
+            self._refuse_loop(name, ())
         return self
+
+    def _refuse_loop(self, name: str, above: tuple[str, ...]) -> None:
+        """A sequence may hold sequences, but not itself."""
+        if name in above:
+            loop = " -> ".join([*above[above.index(name) :], name])
+            raise InputError(
+                f"operation {name!r} is a sequence of itself: {loop}", keys=("operations", name)
+            )
+        for part in self.operations[name].sequence or ():
+            self._refuse_loop(part, (*above, name))
 
 
 class LinkSchema(Cited):

@@ -35,12 +35,12 @@ from einsum_cascade.declarations import (
     Statement,
     declare_defaults,
     declare_inputs,
-    declare_occupancy,
     declare_ranks,
     statements,
 )
 from einsum_cascade.definitions import declare_outputs, define_tensors
 from einsum_cascade.notation import Raw, RawAccess, RawCall, RawNumber, reads_tensor
+from einsum_cascade.occupancy import with_occupancy
 from einsum_cascade.schema import CascadeSpec
 from einsum_cascade.source import Document, InputError, check, parse_yaml, read_yaml
 
@@ -97,13 +97,12 @@ def build(document: Document) -> Cascade:
         functions=MappingProxyType(dict(names.functions)),
         tensors=MappingProxyType(tensors),
         einsums=einsums,
-        occupancy=MappingProxyType(declare_occupancy(spec, document, names, tensors)),
         defaults=MappingProxyType(declare_defaults(spec, document, names)),
         file=document.file,
         place=document.place("name"),
     )
     check_cascade(cascade)
-    return cascade
+    return with_occupancy(cascade, spec.occupancy, document) if spec.occupancy else cascade
 
 
 def _named(einsums: tuple[Einsum, ...]) -> tuple[Einsum, ...]:

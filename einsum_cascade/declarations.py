@@ -245,19 +245,6 @@ def declare_defaults(spec: CascadeSpec, document: Document, names: Names) -> dic
     return found
 
 
-def declare_occupancy(
-    spec: CascadeSpec, document: Document, names: Names, tensors: Mapping[str, Tensor]
-) -> dict[str, tuple[Expression, ...]]:
-    """The expected share of the points at which filters on a tensor's data hold."""
-    for name, shares in spec.occupancy.items():
-        place = document.place("occupancy", name)
-        if name not in tensors:
-            raise InputError(f"unknown tensor {name!r}", place, allowed=tensors, found=name)
-        for share in shares:
-            _check_names(share, names, place)
-    return {name: tuple(shares) for name, shares in spec.occupancy.items()}
-
-
 def _check_names(rule: Expression, names: Names, place: Place) -> None:
     for name in sorted(rule.names - names.symbols):
         raise InputError(

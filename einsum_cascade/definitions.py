@@ -97,10 +97,15 @@ def _check_boundary(
     name, place = statement.tensor, statement.locate(statement.raw.output.column)
     tensor = tensors.get(name)
     if tensor is None:
-        raise InputError(
-            f"only single coordinates of {name!r} are defined: an Einsum over its ranks is missing",
-            place,
-        )
+        written_as = [str(index) for index in statement.indices]
+        message = f"only single coordinates of {name!r} are defined: "
+        if any(text in names.ranks for text in written_as):
+            variables = [t.lower() if t in names.ranks else t for t in written_as]
+            message += "a name in upper case is one number, the extent of a rank; its index "
+            message += f"variable is in lower case, as in {name}[{','.join(variables)}]"
+        else:
+            message += "an Einsum over its ranks is missing"
+        raise InputError(message, place)
     if statement.section != "initialization":
         raise InputError(
             f"a single coordinate of {name!r} is set in {statement.section!r}; allowed: in "

@@ -191,7 +191,6 @@ def parse_expression(text: str, place: Place | None = None) -> Expression:
 
 _SCALES = {
     "": 1.0,
-    "k": 1e3,
     "K": 2.0**10,
     "M": 2.0**20,
     "G": 2.0**30,
@@ -214,8 +213,9 @@ def looks_like_quantity(text: str) -> bool:
 def parse_quantity(value: Any, unit: str = "") -> float:
     """A number with an optional prefix and unit, in `unit`.
 
-    Counts (no unit) take the binary suffixes that the field uses for sequence lengths: 1K is 1024.
-    Units take SI (k, M, G) and IEC (Ki, Mi, Gi) prefixes.
+    Counts (no unit) take the binary suffixes that the field uses for sequence lengths: 1K is 1024,
+    and 1k, which many read as 1000, is refused. Units take SI (k, M, G) and IEC (Ki, Mi, Gi)
+    prefixes.
 
     >>> parse_quantity("4K"), parse_quantity("32 MiB", "B"), parse_quantity("940 MHz", "Hz")
     (4096.0, 33554432.0, 940000000.0)
@@ -236,4 +236,10 @@ def parse_quantity(value: Any, unit: str = "") -> float:
         bare = unit and not match.group(2)
         if bare or (match.group(2).endswith(unit) and prefix in scales):
             return float(match.group(1)) * scales["" if bare else prefix]
+    if match and not unit and match.group(2) == "k":
+        number = match.group(1)
+        raise InputError(
+            f"{value!r} is unclear: write {number}K for {float(number) * 1024:.15g}, or "
+            f"{float(number) * 1000:.15g}"
+        )
     raise InputError(f"expected {wanted} such as {example!r}, found {value!r}")

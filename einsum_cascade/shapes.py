@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from einsum_cascade.cascade import Cascade, Condition, DataCondition, Einsum, Shape
-from einsum_cascade.expression import Expression
+from einsum_cascade.cascade import Cascade, Condition, Einsum, Shape
+from einsum_cascade.occupancy import occupancy_of, share
 from einsum_cascade.source import InputError, shown
 
 
@@ -241,21 +241,6 @@ def points_in(cascade: Cascade, einsum: Einsum, values: Mapping[str, Any]) -> An
         return filtered_points(cascade, einsum, values) * held
     ranges = iteration_ranges(cascade, einsum, values)
     return _product(stop - start for start, stop in ranges.values()) * held
-
-
-def occupancy_of(cascade: Cascade, condition: DataCondition) -> tuple[Expression, ...] | None:
-    """The expected shares of a filter on data: those of the first tensor in it that has any."""
-    for access in condition.accesses:
-        if access.tensor in cascade.occupancy:
-            return cascade.occupancy[access.tensor]
-    return None
-
-
-def share(rule: Expression, values: Mapping[str, Any]) -> Any:
-    """A share of the points, between 0 and 1: a number, an array or a closed form."""
-    if any(hasattr(values[name], "free_symbols") for name in rule.names):
-        return rule.symbolic(values)
-    return np.clip(rule.evaluate(values), 0.0, 1.0)
 
 
 def iteration_ranges(

@@ -101,8 +101,10 @@ def nearest(word: str, allowed: Iterable[str]) -> str | None:
 
 
 def _most_alike(word: str, allowed: tuple[str, ...]) -> list[str]:
-    """The few of many allowed words that are most like `word`, nearest first."""
+    """The few of many allowed words most like `word`, nearest first; the first few if none is."""
     near = nearest(word, allowed)
+    if near is None:
+        return list(allowed[:_NEAREST])
     folded = word.casefold()
     alike = {a: difflib.SequenceMatcher(None, folded, a.casefold()).ratio() for a in allowed}
     return sorted(alike, key=lambda a: (a != near, -alike[a]))[:_NEAREST]

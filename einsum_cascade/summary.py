@@ -74,6 +74,7 @@ class Summary:
     compulsory_words: Any
     footprint: Words
     notes: Mapping[str, str] = field(default_factory=dict)
+    note_parts: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     @property
     def grouped_operations(self) -> tuple[tuple[tuple[str, ...], Any], ...]:
@@ -116,7 +117,8 @@ def summarize(analysis: PassAnalysis, given: Mapping[str, int] | None = None) ->
         operations=operations,
         compulsory_words=forms.compulsory(),
         footprint=_footprint(analysis, keys, queries, forms),
-        notes=forms.notes,
+        notes={name: "".join(map(str, parts)) for name, parts in forms.notes.items()},
+        note_parts=forms.notes,
     )
 
 
@@ -343,7 +345,7 @@ class _Forms:
         self.cascade = analysis.cascade
         self.values = _values(self.cascade)
         self.given = {_symbol(name): value for name, value in given.items()}
-        self.notes: dict[str, str] = {}
+        self.notes: dict[str, tuple[Any, ...]] = {}
         self._named: dict[Any, Any] = {}
         self._counted: dict[Any, Any] = {}
         # For P up to M, M is P and what is before: `Max(0, M - P)` is then no riddle.
@@ -464,8 +466,8 @@ class _Forms:
             elif not _is_short(words) or words.has(sympy.Max, sympy.Min):
                 verb = "read" if tensor.role == "input" else "written"
                 most = self.short(size_in(self.cascade, name, self.values))
-                text = f"words of {name} that are {verb}, at most {most}"
-                words = self._name(f"w_{name}", text, words)
+                text = f"words of {name} that are {verb}, at most "
+                words = self._name(f"w_{name}", text, words, most)
             total = total + words
         return self.short(total)
 
@@ -480,16 +482,19 @@ class _Forms:
         form = _decided(_whole_numbers(sympy.sympify(form))).subs(self._unfold)
         return sympy.factor(form.subs(self.given) if self.given else form)
 
-    def _name(self, name: str, text: str, form: Any) -> Any:
-        """A symbol for a form, and a note that says what it is; a number stays what it is."""
+    def _name(self, name: str, text: str, form: Any, *more: Any) -> Any:
+        """A symbol for a form, and a note that says what it is; a number stays what it is.
+
+        The note is the form, if it is short, and the text; `more` forms stand behind it.
+        """
         if form.is_Integer:
             return form
         if text not in self._named:
             taken = sum(n == name or n.startswith(f"{name}_") for n in self.notes)
             name = f"{name}_{taken + 1}" if taken else name
             self._named[text] = _symbol(name)
-            shown = f"{float(form):g}" if form.is_number else str(form)
-            self.notes[name] = f"{shown}, {text}" if _is_short(form) else text
+            shown = f"{float(form):g}" if form.is_number else form
+            self.notes[name] = (*((shown, ", ") if _is_short(form) else ()), text, *more)
         return self._named[text]
 
 

@@ -178,8 +178,13 @@ def _latex(rows: Sequence[Summary]) -> str:
         cells = _cells(row, formula, _latex_text, r"$\times$")
         lines.append(" & ".join(map(_stacked, cells)) + r" \\")
     lines.append(r"\end{longtable}")
-    for name, found in _notes(rows).items():
-        texts = [f"${_latex_symbol(symbol)}$ = {_latex_text(text)}" for symbol, text in found]
+    noted = {row.name: row.note_parts.items() for row in rows if row.notes}
+    for name, found in noted.items():
+        texts = [
+            f"${_latex_symbol(symbol)}$ = "
+            + "".join(_latex_text(p) if isinstance(p, str) else formula(p) for p in parts)
+            for symbol, parts in found
+        ]
         lines.append(rf"\par\noindent {_latex_text(name)}: {'; '.join(texts)}.")
     return "\n".join(lines)
 

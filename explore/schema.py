@@ -19,6 +19,14 @@ def _size(raw: Any) -> int:
     return int(value)
 
 
+def _queries(raw: Any) -> Any:
+    if raw == "seq_len":
+        return raw
+    if isinstance(raw, list):
+        raise ValueError("one number or seq_len is expected (others need a spec of their own)")
+    return _size(raw)
+
+
 def _listed(raw: Any) -> Any:
     return raw if isinstance(raw, list) else [raw]
 
@@ -76,7 +84,7 @@ class WorkloadSchema(Strict):
     kernels: Kernels = ["attention"]
     seq_len: Sizes
     batch: Sizes = [1]
-    queries: Literal["seq_len"] | Size = "seq_len"
+    queries: Annotated[Any, BeforeValidator(_queries)] = "seq_len"
     attention: Literal["design", "network"] = "design"
     histogram: Annotated[list[float], Field(min_length=1)] | None = None
 
@@ -84,7 +92,8 @@ class WorkloadSchema(Strict):
 class DesignSchema(Strict):
     """A cascade on an architecture with a mapping.
 
-    `shape` sets ranks that the model does not; `occupancy` the expected shares of filters on data,
+    `shape` sets ranks that neither the model nor the workload does, or says how they follow from
+    what those set (`P: P*H`); `occupancy` the expected shares of filters on data,
     or measured distributions of them.
     """
 

@@ -16,9 +16,12 @@ import workloads
 from archs import ArchitectureFile
 from einsum_cascade import Cascade
 from einsum_cascade.expression import Expression
+from einsum_cascade.occupancy import with_occupancy
+from einsum_cascade.shapes import own_extents
 from einsum_cascade.source import Document, InputError, Place, check, read_yaml
 from explore.schema import Derive, DesignSchema, ExperimentSchema, GrowSchema
 from workloads import Model
+from workloads.networks import check_layers
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,9 @@ def load_experiment(path: str | Path) -> Experiment:
     document = read_yaml(path)
     schema = check(ExperimentSchema, document)
     base = Path(path).parent
-    models = _models(document, schema.workload.models, ("workload", "models"), base)
+    named = schema.workload.models
+    whole = "network" in schema.workload.kernels
+    models = _models(document, named, ("workload", "models"), base, whole)
     designs = {n: _design(document, n, d, base, _design_keys(n)) for n, d in schema.designs.items()}
     designs |= _variants(document, schema, designs, base)
     _check_references(document, schema, designs)
@@ -129,11 +134,11 @@ def load_experiment(path: str | Path) -> Experiment:
     grids = [main]
     for name, family in schema.families.items():
         keys = ("families", name)
-        own = (
-            _models(document, family.models, (*keys, "models"), base)
-            if family.models is not None
-            else models
-        )
+        whole = "network" in (family.kernels or main.kernels)
+        if family.models is not None:
+            own = _models(document, family.models, (*keys, "models"), base, whole)
+        else:
+            own = _models(document, named, ("workload", "models"), base, whole)
         grids.append(
             Grid(
                 family=name,
@@ -153,9 +158,11 @@ def load_experiment(path: str | Path) -> Experiment:
     for grid in grids:
         _check_paths(grid)
         for design in grid.designs:
-            _check_shape(grid, design)
+            _check_shape(document, design)
             _check_names(grid, design)
             _check_repetitions(grid, design)
+            _check_queries(document, grid, design)
+    _check_histogram(document, grids)
     return Experiment(schema.name, schema, tuple(designs.values()), tuple(grids), document)
 
 
@@ -171,8 +178,9 @@ def _places(
 
 
 def _models(
-    document: Document, named: list[Any], keys: tuple[str, ...], base: Path
+    document: Document, named: list[Any], keys: tuple[str, ...], base: Path, whole: bool
 ) -> tuple[Model, ...]:
+    """The models of a grid; for `whole` networks, they say how many layers they have."""
     found: dict[str, Model] = {}
     for i, reference in enumerate(named):
         place = document.place(*keys, i)
@@ -181,6 +189,8 @@ def _models(
                 model = check(Model, document, (*keys, i))
             else:
                 model = workloads.model(reference, base)
+            if whole:
+                check_layers(workloads.network(model.network), model)
         except InputError as error:
             raise _at(error, place) from None
         if found.get(model.name, model) != model:
@@ -238,9 +248,24 @@ def _variants(
         name += f" by {design.mapper}" if len(given.mapper) > 1 else ""
         if name in designs or name in found:
             place = document.place("variants")
-            raise InputError(f"two designs are named {name!r}", place)
+            other = designs.get(name) or found[name]
+            hint = _other_name(design, other, name in found)
+            raise InputError(f"two designs are named {name!r}: {hint}", place)
         found[name] = replace(design, name=name)
     return found
+
+
+def _other_name(design: Design, other: Design, is_variant: bool) -> str:
+    """How a design of `variants` gets another name than one before it."""
+    if not is_variant:
+        return "give the one under designs another name"
+    if design.architecture is not other.architecture:
+        return "give each architecture a name, as in {extends: fusemax-cloud, name: mine, ...}"
+    if design.cascade is not other.cascade:
+        return "give each cascade a name of its own in its file"
+    if design.options != other.options:
+        return "what differs in the options of a mapper goes under designs"
+    return "it is listed twice"
 
 
 def _check_references(
@@ -253,27 +278,6 @@ def _check_references(
         if name is not None and name not in designs:
             place = document.place(*keys)
             raise InputError(f"unknown design {name!r}", place, allowed=designs, found=name)
-
-
-def _occupied(cascade: Cascade, schema: DesignSchema, place: Place) -> Cascade:
-    """The cascade with the shares that a design gives in place of its own."""
-    names = {*cascade.ranks, *cascade.parameters}
-    for tensor, rules in schema.occupancy.items():
-        if tensor not in cascade.tensors:
-            raise InputError(
-                f"cascade {cascade.name!r} has no tensor {tensor!r}",
-                place,
-                allowed=cascade.tensors,
-                found=tensor,
-            )
-        for rule in rules:
-            for name in sorted(rule.names - names):
-                message = f"unknown name {name!r} in {rule.text!r}"
-                raise InputError(message, place, allowed=sorted(names), found=name)
-    if not schema.occupancy:
-        return cascade
-    given = {tensor: tuple(rules) for tensor, rules in schema.occupancy.items()}
-    return replace(cascade, occupancy={**cascade.occupancy, **given})
 
 
 def _design(
@@ -293,7 +297,8 @@ def _design(
     cascade_place = document.place(*keys["cascade"])
     try:
         cascade = workloads.cascade(schema.cascade, base)
-        cascade = _occupied(cascade, schema, document.place(*keys[""]))
+        if schema.occupancy:
+            cascade = with_occupancy(cascade, schema.occupancy, document, keys[""])
     except InputError as error:
         raise _at(error, cascade_place) from None
     mapper_place = document.place(*keys["mapper"])
@@ -335,18 +340,61 @@ def _check_paths(grid: Grid) -> None:
                 continue
             if path not in known:
                 what = design.architecture.name if kind == "arch" else design.cascade.name
-                raise InputError(
-                    f"{what} has no {path!r}", grid.places[name], allowed=known, found=path
-                )
+                message = f"{what} has no {path!r}"
+                if len(grid.designs) > 1:
+                    message += (
+                        f" (design {design.name!r}): sweep what only some designs have in "
+                        "families: {NAME: {design: ..., sweep: ...}}"
+                    )
+                raise InputError(message, grid.places[name], allowed=known, found=path)
 
 
-def _check_shape(grid: Grid, design: Design) -> None:
-    """A design sets ranks that its cascade has."""
-    known = [*design.cascade.ranks, *design.cascade.parameters]
-    for rank in design.schema.shape:
+def _check_shape(document: Document, design: Design) -> None:
+    """A design sets ranks that its cascade has, and that nothing sets for all designs alike."""
+    cascade = design.cascade
+    known = [*cascade.ranks, *cascade.parameters]
+    for rank, rule in design.schema.shape.items():
+        place = document.place("designs", design.name, "shape", rank)
         if rank not in known:
-            message = f"cascade {design.cascade.name!r} has no rank {rank!r}"
-            raise InputError(message, design.place, allowed=known, found=rank)
+            message = f"cascade {cascade.name!r} has no rank {rank!r}"
+            raise InputError(message, place, allowed=known, found=rank)
+        if rank in _SET_IN and rank not in own_extents(cascade) and rank not in rule.names:
+            raise InputError(
+                f"{rank!r} is set by {_SET_IN[rank]}, for all designs alike: change it there; "
+                f"or say here what it is made of, as in {rank}: {rank}*...; where the "
+                f"{rank} of cascade {cascade.name!r} is something else, give it a default there",
+                place,
+            )
+
+
+def _check_queries(document: Document, grid: Grid, design: Design) -> None:
+    """Query p of a causal cascade is token p + M - P: more queries than keys are no attention."""
+    if grid.queries == "seq_len" or grid.queries <= min(grid.seq_len):
+        return
+    cascade, changed = design.cascade, design.schema.shape
+    aligned = any(
+        {"P", "M"} <= set((condition.left - condition.right).symbols)
+        for einsum in cascade.einsums
+        for condition in einsum.filters
+    )
+    if aligned and not {"P", "M"} & set(changed):
+        raise InputError(
+            f"{grid.queries} queries, but cascade {cascade.name!r} counts them among the keys "
+            f"(query p is token p + M - P), which are {min(grid.seq_len)} at the least of seq_len",
+            document.place("workload", "queries"),
+        )
+
+
+def _check_histogram(document: Document, grids: list[Grid]) -> None:
+    """Loads of experts are used by whole networks of models with experts, and by nothing else."""
+    if grids[0].histogram is None:
+        return
+    whole = [model for grid in grids if "network" in grid.kernels for model in grid.models]
+    if not any(model.moe for model in whole):
+        raise InputError(
+            "loads of experts, but no kernel 'network' of a model with experts",
+            document.place("workload", "histogram"),
+        )
 
 
 def _check_names(grid: Grid, design: Design) -> None:
@@ -395,16 +443,22 @@ def _check_repetitions(grid: Grid, design: Design) -> None:
         counts["H"] = (max(model.H for model in grid.models), "heads")
     missing = {n: f"{c} {what}" for n, (c, what) in counts.items() if c > 1 and n not in used}
     if missing:
+        where = "a design under designs may set" if design.place.key == "variants" else "set"
         raise InputError(
             f"cascade {cascade.name!r} has no rank {' and no rank '.join(missing)}, so "
             f"{' and '.join(missing.values())} would be priced as one: give it the rank, as in "
-            f"Q[{','.join(missing).lower()},e,p], or set an extent with it, as in "
+            f"Q[{','.join(missing).lower()},e,p], or {where} an extent with it, as in "
             f"shape: {{RANK: {'*'.join(missing)}*...}}",
             design.place,
         )
 
 
 _EXTENTS = frozenset([*"BDEFGHMNPS", "TOKENS"])
+_SET_IN = (
+    {"B": "workload.batch", "P": "workload.queries"}
+    | dict.fromkeys("DEFGH", "the model (workload.models)")
+    | dict.fromkeys(("M", "N", "TOKENS"), "workload.seq_len")
+)
 _COLUMNS = re.compile(
     "family|design|model|kernel|batch|seq_len|architecture|cascade|mapper|mapping|reason|rank|"
     "speedup|bottleneck|traffic_bytes|area_um2|lower_bound_bytes|(latency|energy|busy|util)_.*"

@@ -20,7 +20,7 @@ import numpy as np
 from einsum_cascade import Cascade, analyze_passes
 from einsum_cascade.analysis import PassAnalysis
 from einsum_cascade.shapes import size
-from einsum_cascade.source import InputError, shown
+from einsum_cascade.source import InputError
 from workloads import library
 from workloads.blocks import KernelRule, Network
 from workloads.models import Experts, Model
@@ -79,6 +79,7 @@ def kernels(
     Raises `InputError` for a shape that is no positive integer, for names that the model does not
     have, and for a histogram that no routing can have.
     """
+    check_layers(network, model)
     queries = model.tokens if queries is None else queries
     if queries is None:
         raise InputError(f"model {model.name!r} has no image, so a number of queries is needed")
@@ -91,6 +92,29 @@ def kernels(
     elif histogram is not None:
         raise InputError(f"a histogram for model {model.name!r}, which has no experts")
     return _kernels(network, model, values, len(points), attention, base)
+
+
+def check_layers(network: Network, model: Model) -> None:
+    """Raises `InputError` for a model that does not say how many layers a network of it has.
+
+    >>> import workloads
+    >>> single = Model(name="mine", D=128, H=2, E=64, S=512)
+    >>> check_layers(workloads.network("encoder"), single)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    einsum_cascade.source.InputError: model 'mine' has no L, ... network 'encoder' needs
+    """
+    if "L" in model.model_fields_set:
+        return
+    rules = [*network.symbols.values()]
+    for block in network.blocks.values():
+        rules.append(block.repeat)
+        for kernel in block.kernels:
+            rules += [kernel.count, *kernel.shape.values()]
+    if any("L" in rule.names for rule in rules):
+        raise InputError(
+            f"model {model.name!r} has no L, its number of layers, which network "
+            f"{network.name!r} needs"
+        )
 
 
 def expert_loads(experts: Experts, tokens: Any, histogram: Sequence[float] | None = None) -> Any:
@@ -215,8 +239,9 @@ def _kernels(
                 continue
             cascade = attention if kernel.name == ATTENTION and attention else None
             cascade = cascade or library.cascade(_cascade_name(kernel, model), base)
+            hint = _image_hint(model)
             shape = {
-                rank: _extent(f"{rank} of kernel {kernel.name!r}", rule.evaluate(known))
+                rank: _extent(f"{rank} of kernel {kernel.name!r}", rule.evaluate(known), hint)
                 for rank, rule in kernel.shape.items()
                 if kernel.name != ATTENTION or rank in {*cascade.ranks, *cascade.parameters}
             }
@@ -260,11 +285,22 @@ def _with_instances(
     )
 
 
-def _extent(what: str, value: Any) -> Any:
+def _image_hint(model: Model) -> str:
+    """What the numbers of queries and keys are, for a model of images."""
+    if model.image is None:
+        return ""
+    extra = f", of which {model.image.extra} no patches" if model.image.extra else ""
+    return (
+        f": model {model.name!r} takes images, and its queries and keys are all tokens of one "
+        f"({model.tokens} for its own{extra})"
+    )
+
+
+def _extent(what: str, value: Any, hint: str = "") -> Any:
     wrong = (value < 1) | (value != np.floor(value))
     if np.any(wrong):
         raise InputError(
-            f"{what} must be a positive integer, found {shown(float(np.extract(wrong, value)[0]))}"
+            f"{what} must be a positive integer, found {float(np.extract(wrong, value)[0]):g}{hint}"
         )
     return np.asarray(value).astype(np.int64)
 

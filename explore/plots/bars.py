@@ -36,9 +36,9 @@ from explore.plots.layout import (
     group_names,
     height_below,
     labels_in,
-    names_fit,
     place,
     shortened,
+    turned,
 )
 from explore.plots.style import INK, TEXT_PT, TICK_PT, log_ticks, look, text_in
 
@@ -185,7 +185,8 @@ def _annotate(ax: Any, line: Strip, unit_in: float, level: bool, show: bool) -> 
     for x, label in list(zip(np.concatenate(line.places), line.labels, strict=True))[::every]:
         ax.text(x, 0, label, **style)
     style = {"transform": _lower(ax, labels_in(line, level)), "va": "top"}
-    style |= {"ha": "center"} if names_fit(line, unit_in) else {"ha": "right", "rotation": 45}
+    style |= {"rotation": turned(line, unit_in)}
+    style |= {"ha": "right" if style["rotation"] == 45 else "center"}
     for x, name in group_names(line, unit_in):
         ax.text(x + (style["ha"] == "right") * 0.08 / unit_in, 0, name, **style)
 

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 
 from explore.plots.figure import Figure, LinePanel
 from explore.plots.front import short
+from explore.plots.layout import raised
 from explore.plots.style import COLOURS, INK, MARKERS, TEXT_PT, TICK_PT, log_ticks, text_in
 
 _PALE = "#bbbbbb"
@@ -17,6 +18,7 @@ _HEIGHT_IN = 2.1
 _LEFT_IN, _BELOW_IN, _GAP_IN, _TITLE_IN = 0.48, 0.36, 0.5, 0.18
 _LEGEND_LINE_IN = 0.15
 _LEGEND_ROWS = 3
+_NAME_PT = TICK_PT - 1.5
 
 
 def draw_curves(figure: Figure, width_in: float) -> Canvas:
@@ -48,6 +50,7 @@ def draw_curves(figure: Figure, width_in: float) -> Canvas:
             box = (left / width_in, bottom / height, panel_in / width_in, _HEIGHT_IN / height)
             ax: Any = canvas.add_axes(box)
             _panel(ax, panel, styles)
+            _name_fronts(ax, panel, styles)
             ax.set_title(panel.title, fontsize=TEXT_PT, pad=3)
             ax.set_ylabel(panel.y_label if j == 0 else "")
             ax.set_xlabel(panel.x_label if i == rows - 1 or panel.scattered else "")
@@ -97,22 +100,35 @@ def _panel(ax: Any, panel: LinePanel, styles: dict[str, tuple[str, str]]) -> Non
 
 
 def _points(ax: Any, line: Any, colour: str, marker: str) -> None:
-    """Points of one colour; those on the front are joined, filled and named."""
-    on = sorted(
-        (x, y, name)
-        for x, y, name, best in zip(line.x, line.y, line.labels, line.front, strict=True)
-        if best
-    )
+    """Points of one colour; those on the front are joined and filled."""
+    on = sorted((x, y) for x, y, best in zip(line.x, line.y, line.front, strict=True) if best)
     off = [(x, y) for x, y, best in zip(line.x, line.y, line.front, strict=True) if not best]
     if off:
         ax.plot(*zip(*off, strict=True), linestyle="", marker=marker, markersize=3,
                 color=colour, alpha=0.35, markeredgewidth=0, zorder=2)  # fmt: skip
     if not on:
         return
-    x, y, names = zip(*on, strict=True)
-    ax.plot(x, y, linestyle="-", linewidth=0.7, marker=marker, markersize=4, color=colour,
-            markeredgecolor=INK, markeredgewidth=0.4, zorder=3)  # fmt: skip
-    for k, (x_at, y_at, name) in enumerate(on):
-        offset = (4, 3 + 7 * (k % 2))
-        ax.annotate(name, (x_at, y_at), offset, textcoords="offset points", fontsize=TICK_PT - 1.5)
-    del names
+    ax.plot(*zip(*on, strict=True), linestyle="-", linewidth=0.7, marker=marker, markersize=4,
+            color=colour, markeredgecolor=INK, markeredgewidth=0.4, zorder=3)  # fmt: skip
+
+
+def _name_fronts(ax: Any, panel: LinePanel, styles: dict[str, tuple[str, str]]) -> None:
+    """The names of the points on the front, in the colour of their line, none over another."""
+    named = [
+        (point, name, styles[line.name][0])
+        for line in panel.lines
+        if panel.scattered
+        for *point, name, best in zip(line.x, line.y, line.labels, line.front, strict=True)
+        if best
+    ]
+    if not named:
+        return
+    ax.autoscale_view()
+    in_points = 72 / ax.figure.dpi
+    at = ax.transData.transform([point for point, _, _ in named]) * in_points
+    wide = [72 * text_in(name, _NAME_PT) for _, name, _ in named]
+    boxes = [(x, x + w, y) for (x, y), w in zip(at.tolist(), wide, strict=True)]
+    heights = raised(boxes, 1.15 * _NAME_PT)
+    for (point, name, colour), (_, y), height in zip(named, at, heights, strict=True):
+        ax.annotate(name, point, (4, 3 + height - y), textcoords="offset points",
+                    fontsize=_NAME_PT, color=colour)  # fmt: skip

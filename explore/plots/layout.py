@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -111,11 +111,63 @@ def shortened(text: str, most: int) -> str:
     return f"{text[: most - 1 - tail]}…{text[-tail:]}"
 
 
+def told_apart(names: Sequence[str], most: int) -> list[str]:
+    """Names of at most `most` letters, or of as many more as tell different ones apart.
+
+    What stands last ("on flat-cloud") is kept whole then, as it is what differs.
+
+    >>> told_apart(["a long name 3", "short"], 9)
+    ['a lo…me 3', 'short']
+    >>> told_apart(["sliding-window on flat-cloud", "sliding-window on fusemax-cloud"], 13)
+    ['slidin…flat-cloud', 'slidin…fusemax-cloud']
+    """
+    different = len(set(names))
+    cut = [shortened(name, most) for name in names]
+    head = most // 2
+    while len(set(cut)) < different and head < max(map(len, names)):
+        ends = [name.rsplit(" ", 1)[-1] if " " in name else name[-head:] for name in names]
+        cut = [
+            name if len(name) <= head + 1 + len(end) else f"{name[:head]}…{end}"
+            for name, end in zip(names, ends, strict=True)
+        ]
+        head += 1
+    return cut if len(set(cut)) == different else list(names)
+
+
+def raised(labels: Sequence[tuple[float, float, float]], pitch: float) -> list[float]:
+    """Heights at which labels do not cover each other, given as (left, right, height).
+
+    They go up, the lowest first, until each is `pitch` away from those beside it.
+
+    >>> raised([(0, 9, 1), (5, 12, 0), (20, 25, 1)], 3)
+    [3, 0, 1]
+    """
+    heights = [height for _, _, height in labels]
+    done: list[int] = []
+    for i in sorted(range(len(labels)), key=lambda i: heights[i]):
+        left, right, _ = labels[i]
+        for j in sorted(done, key=lambda j: heights[j]):
+            beside = left < labels[j][1] and labels[j][0] < right
+            if beside and abs(heights[i] - heights[j]) < pitch:
+                heights[i] = heights[j] + pitch
+        done.append(i)
+    return heights
+
+
 def group_names(line: Strip, unit_in: float) -> list[tuple[float, str]]:
     """Where the names of the groups stand, and the names, cut when they have to be turned."""
     if names_fit(line, unit_in):
         return line.groups
-    return [(at, shortened(name, LONGEST_TURNED)) for at, name in line.groups]
+    names = told_apart([name for _, name in line.groups], LONGEST_TURNED)
+    return [(at, name) for (at, _), name in zip(line.groups, names, strict=True)]
+
+
+def turned(line: Strip, unit_in: float) -> int:
+    """Degrees by which names of groups are turned: aslant, long ones would leave the page."""
+    if names_fit(line, unit_in):
+        return 0
+    longest = max(len(name) for _, name in group_names(line, unit_in))
+    return 45 if longest <= LONGEST_TURNED else 90
 
 
 def height_below(line: Strip, unit_in: float, level: bool) -> float:
@@ -126,7 +178,7 @@ def height_below(line: Strip, unit_in: float, level: bool) -> float:
     if names_fit(line, unit_in):
         return labels + TEXT_LINE_IN
     longest = max(text_in(name, TEXT_PT) for _, name in group_names(line, unit_in))
-    return labels + 0.08 + 0.72 * longest
+    return labels + 0.08 + (0.72 if turned(line, unit_in) == 45 else 1.0) * longest
 
 
 def labels_in(line: Strip, level: bool) -> float:

@@ -165,3 +165,17 @@ def test_a_sequence_gives_way_to_a_unit():
         with_exp(unit="exp", energy_pj=2)
     found = with_exp(unit="exp", energy_pj=2, sequence=None).resolve()
     assert found.array("2d").operations["exp"].energy_pj == 2
+
+
+def test_a_sequence_of_sequences():
+    def with_operations(**own):
+        return load_architecture(
+            {"extends": "fusemax-cloud", "arrays": {"2d": {"operations": own}}}
+        ).resolve()
+
+    phi = with_operations(phi={"sequence": {"exp": 2, "add": 1}}).array("2d").operations["phi"]
+    assert dict(phi.elementary) == {"mac": 12, "add": 1}
+    assert phi.cycles == 13
+    assert phi.energy_pj == pytest.approx(12 * 17.1645 + 8.3395)
+    with pytest.raises(InputError, match="a sequence of itself: a -> b -> a"):
+        with_operations(a={"sequence": {"b": 1}}, b={"sequence": {"a": 1}})

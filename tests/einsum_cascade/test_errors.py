@@ -57,6 +57,7 @@ MISTAKES = [
     ("S[m,p] - G[p]", "S[m,p] - - ", 11, 29, "unexpected"),
     ("S[m,p] - G[p]", "S[m,p] $ G[p]", 11, 25, "unexpected character '$'"),
     ("S[m,p] - G[p])", "S[m,p] - G[p]", 11, 31, "unexpected the end"),
+    ("G[p] = max", "G[P] = max", 10, 5, "its index variable is in lower case, as in G[p]"),
     ("A[m,p] = N", "N[m,p] = N", 12, 5, "'N' is defined twice: first at line 11"),
     ("A[m,p] = N", "S[m,p] = N", 12, 5, "'S' is defined twice: it is an input already"),
     ("A[m,p] = N", "A[m,m] = N", 12, 5, "stands twice in A"),

@@ -75,7 +75,7 @@ def test_defaults():
         ("X[T[p]]", "X[T[p]*T[p]]", "'mul' cannot stand between tables in an index"),
         ("X[T[p]]", "X[exp(T[p])]", "'exp' cannot stand between tables"),
         ("X[T[p]]", "X[R[p]]", "the tensor 'R' is never defined"),
-        ("{C: TOPK/H}", "{CC: TOPK/H}", "unknown tensor 'CC'"),
+        ("{C: TOPK/H}", "{CC: TOPK/H}", "has no tensor 'CC'"),
         ("{C: TOPK/H}", "{C: TOPK/HH}", "unknown rank or parameter 'HH'"),
         ("default: 2", "default: Q + 1", "unknown rank or parameter 'Q'"),
         ("W[p,j] > W[p,h]", "W[p,j] > W[p,n]", "its index 2 ranges over H, found 'n' of N"),

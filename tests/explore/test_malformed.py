@@ -126,6 +126,26 @@ SPECS = {
         "expected search, published, a path or a mapping"),
     "a long name": (changed("name: small", "name: " + "a" * 70), 1, "at most 64 letters"),
     "unknown accounting": (appended("energy: {accounting: ful}\n"), 9, "did you mean 'full'"),
+    "a rank of the workload": (
+        changed("mapper: fusemax", "mapper: fusemax, shape: {M: 128}"), 7,
+        r"shape\.M: 'M' is set by workload\.seq_len, for all designs alike"),
+    "a rank of the model": (
+        changed("mapper: fusemax", "mapper: fusemax, shape: {M0: 64, E: 32}"), 7,
+        r"shape\.E: 'E' is set by the model \(workload\.models\)"),
+    "a lower-case k": (changed("[1K]", "[1k]"), 4, "'1k' is unclear: write 1K for 1024, or 1000"),
+    "several queries": (changed("  batch: 2", "  queries: [1, 16]\n  batch: 2"), 5, "one number or seq_len is expected"),
+    "queries is a word": (changed("  batch: 2", "  queries: all\n  batch: 2"), 5, "a number"),
+    "a histogram for nothing": (
+        changed("  batch: 2", "  histogram: [1, 2]\n  batch: 2"), 5, "of a model with experts"),
+    "a network without layers": (
+        changed("[bert-base]", "[bert-base, {name: a, D: 8, H: 2, E: 4, S: 8}]\n  kernels: [network]"), 3,
+        r"models\[1\]: model 'a' has no L"),
+    "a word like no name": (
+        changed("mapper: fusemax", "mapper: fusemax, shape: {M0: foo*2}"), 7, r"allowed: B, D, E, .*\bM\b"),
+    "swept rank of one design": (
+        appended("sweep: {shape.M0: [64]}\n").replace(
+            "rank:", "  Theirs: {arch: fusemax-cloud, cascade: attention-3pass, mapper: unfused}\nrank:"),
+        10, "attention-3pass has no 'M0' .design 'Theirs'.: sweep what only some designs have in families"),
     "unknown format": (appended("figures: {formats: [jpg]}\n"), 9, "pdf"),
 }  # fmt: skip
 

@@ -79,6 +79,12 @@ def test_latex_compiles(tmp_path: Path) -> None:
     assert found.returncode == 0, found.stdout[-2000:]
 
 
+def test_latex_notes_hold_formulas() -> None:
+    notes = [line for line in table("latex").splitlines() if "noindent" in line]
+    assert any(r"$\frac{P \left(2 M - P + 1\right)}{2}$, points" in line for line in notes)
+    assert not any("$*$" in line or "Min(" in line for line in notes)
+
+
 def test_notes_explain_each_symbol_that_is_no_extent() -> None:
     note = "P*(2*M - P + 1)/2, points (m, p) where m ≤ p+M-P"
     assert table("table").endswith(f"causal-attention\n  n = {note}")

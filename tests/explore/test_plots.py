@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import combinations
 
 import polars as pl
 import pytest
 
 from explore.plots import draw_all, figures
+from explore.plots.figure import Figure, Line, LinePanel
 from explore.plots.front import front, short
+from explore.plots.layout import told_apart
 from explore.run import run_file
 from explore.spec import experiment_file
 
@@ -263,3 +266,35 @@ def test_the_shipped_spec_draws_eight_figures():
 def test_importing_the_figures_does_not_import_matplotlib():
     code = "import sys, explore.plots; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_names_that_are_cut_can_still_be_told_apart():
+    kinds = ("grouped-query-attention", "grouped-latent-attention", "sliding-window-attention")
+    names = [f"{kind} on {arch}" for kind in kinds for arch in ("fusemax-cloud", "flat-cloud")]
+    found = told_apart(names, 13)
+    assert len(set(found)) == len(names)
+    assert all(len(name) < 28 for name in found)
+    assert found[-1].endswith("…flat-cloud")
+    assert told_apart(["x" * 20 + "1" + "x" * 20, "x" * 41], 13) == [
+        "x" * 20 + "1" + "x" * 20,
+        "x" * 41,
+    ]
+
+
+def test_names_of_a_front_do_not_cover_each_other(tmp_path):
+    """Two architectures whose best points all but agree: their names stand one over the other."""
+    from explore.plots.curves import draw_curves
+
+    at = {"x": (1.0, 50.0), "y": (1.0, 0.5), "front": (True, True)}
+    lines = (
+        Line("fusemax", labels=("neighborhood", "far"), **at),
+        Line("flat", labels=("neighborhood", "other"), **at | {"y": (1.01, 0.495)}),
+    )
+    panel = LinePanel("1K tokens", "latency (s)", "energy (J)", lines, scattered=True)
+    canvas = draw_curves(Figure("pareto", "curves", curves=((panel,),)), 3.5)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    renderer = FigureCanvasAgg(canvas).get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in canvas.axes[0].texts]
+    assert len(boxes) == 4
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))

@@ -135,3 +135,59 @@ def test_figures_of_many_designs():
 
 def test_front_of_points_and_twins():
     assert front([1, 1, 2, 2, 3], [2, 2, 1, 3, 1]) == (True, True, True, False, False)
+
+
+def test_hints_fit_what_can_be_written(tmp_path):
+    spec = tmp_path / "spec.yaml"
+    text = SPEC % ("", "headless.yaml")
+    (tmp_path / "headless.yaml").write_text(
+        "{name: headless, ranks: [B, M, P, E], inputs: ['Q[b,e,p]', 'K[b,e,m]'], "
+        "body: ['S[b,m,p] = Q[b,e,p]*K[b,e,m]']}"
+    )
+    inline = "{extends: fusemax-cloud, clock_hz: %s GHz}"
+    cases = {
+        text: "a design under designs may set an extent",
+        (SPEC % ("", "[attention-1pass]")).replace(
+            "[fusemax-cloud, flat-cloud]", f"[{inline % 1}, {inline % 2}]"
+        ): "give each architecture a name",
+        (SPEC % ("", "[attention-1pass]")).replace(
+            "mapper: fused", "mapper: [fused, {name: fused, objective: latency_s}]"
+        ): "options of a mapper goes under designs",
+        SPEC % ("", "[attention-1pass, attention-1pass]"): "it is listed twice",
+    }
+    for case, words in cases.items():
+        spec.write_text(case)
+        with pytest.raises(InputError, match=words):
+            load_experiment(spec)
+
+
+@pytest.mark.parametrize("share", ["-1", "1.3", "[0.1, 2]"])
+def test_an_occupancy_out_of_range(tmp_path, share):
+    (tmp_path / "own.yaml").write_text(
+        "{name: own, ranks: [B, H, P, M], inputs: ['X[b,h,m,p]', 'G[b,h,p]'], "
+        "body: ['Y[b,h,p] = X[b,h,m,p]*X[b,h,m,p] where G[b,h,p] > 0']}"
+    )
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        "name: x\nworkload: {models: [bert-base], seq_len: 1K, batch: 4}\ndesigns:\n"
+        f"  A: {{arch: fusemax-cloud, cascade: own.yaml, mapper: fused, occupancy: {{G: {share}}}}}\n"
+    )
+    with pytest.raises(InputError, match="from 0 to 1") as error:
+        load_experiment(spec)
+    assert (error.value.place.line, error.value.place.key[:21]) == (4, "designs.A.occupancy.G")
+    spec.write_text(spec.read_text().replace("{G:", "{X:"))
+    with pytest.raises(InputError, match="no filter of cascade 'own' reads 'X'"):
+        load_experiment(spec)
+
+
+def test_more_queries_than_keys(tmp_path):
+    """A causal mask that counts queries among the keys has none for the first; others may."""
+    for cascade, causal in (("causal-attention", True), ("cross-attention", False)):
+        spec = tmp_path / "spec.yaml"
+        spec.write_text(SPEC % (", queries: 2K", cascade))
+        if causal:
+            with pytest.raises(InputError, match="2048 queries, but cascade 'causal-att") as error:
+                load_experiment(spec)
+            assert error.value.place.key == "workload.queries"
+        else:
+            load_experiment(spec)

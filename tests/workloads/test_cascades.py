@@ -7,8 +7,11 @@ import os
 import numpy as np
 import pytest
 
+import mappers
 import workloads
+from archs import load_architecture
 from einsum_cascade import InputError, execute
+from sim import evaluate
 from workloads.reference import attention, unstable_attention
 from workloads.reference.softmax import random_inputs
 
@@ -84,3 +87,31 @@ def test_names_are_found_from_any_directory(tmp_path):
         assert workloads.model("xlm").E == 128
     finally:
         os.chdir(before)
+
+
+@pytest.mark.parametrize("name", workloads.list_cascades("attention"))
+def test_divisions_of_a_whole_score_matrix_stand_alone(name):
+    """An Einsum runs on one array: what only the 1D one has would take the rest there too."""
+    cascade = workloads.cascade(name)
+    scores = [e for e in cascade.einsums if {"m", "p"} <= {str(i) for i in e.output.indices}]
+    for einsum in scores:
+        if {"div", "log"} & set(einsum.operations):
+            assert not {"exp", "mul", "mac"} & set(einsum.operations), einsum.name
+
+
+def test_a_sigmoid_is_as_fast_as_its_divisions():
+    """On FuseMax's 1D array: a division a score, a sum beside it; exponentials on the 2D array."""
+    cascade = workloads.cascade("sigmoid-attention")
+    architecture = load_architecture("fusemax-cloud").resolve()
+    shape = {
+        name: np.array([n]) for name, n in zip("BHPMEF", (1, 12, 4096, 4096, 64, 64), strict=True)
+    }
+    mapping = mappers.place(
+        "fused",
+        mappers.check_options("fused", {}),
+        cascade=cascade,
+        architecture=architecture,
+        shape=shape,
+    )
+    divisions_s = 12 * 4096**2 / 256 / 940e6
+    assert evaluate(mapping).latency_s[0] == pytest.approx(divisions_s, rel=0.05)

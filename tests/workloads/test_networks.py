@@ -146,10 +146,11 @@ def test_compute_of_training_gpt3(name, flops):
 
 def test_operations_of_a_layer():
     # Narayanan et al., SC 2021, appendix: 24 B s h^2 + 4 B s^2 h FLOPs in a layer's forward pass.
-    b, s, h = 4, 512, workloads.model("xlm").D
+    model = workloads.model("xlm")
+    b, s, h = 4, 512, model.D
     found = workloads.macs(of("xlm", b, s))
     matrices = sum(found[k] for k in ("Q", "K", "V", "Z", "FFN1", "FFN2", "attention"))
-    assert 2 * matrices == 24 * b * s * h**2 + 4 * b * s**2 * h
+    assert 2 * matrices == model.L * (24 * b * s * h**2 + 4 * b * s**2 * h)
 
 
 def test_operations_of_windows():
@@ -389,3 +390,22 @@ def test_mistakes_are_told():
         of("swin-t", 1, 3200)
     with pytest.raises(InputError, match="did you mean 'decoder'"):
         workloads.network("decodr")
+
+
+def test_a_network_has_all_layers_of_its_model():
+    """What FuseMax's models are: so many layers (see the sources in their files)."""
+    layers = {"bert-base": 12, "t5-small": 6, "trxl-wt103": 18, "xlm": 12}
+    for name, count in layers.items():
+        attention = next(k for k in of(name, 1, 64) if k.name == "attention")
+        assert attention.count == count
+    for name in workloads.list_models():
+        assert "L" in workloads.model(name).model_fields_set, name
+    alone = workloads.model({"name": "mine", "D": 8, "H": 2, "E": 4, "S": 16})
+    with pytest.raises(InputError, match="'mine' has no L, its number of layers"):
+        workloads.kernels(workloads.network("encoder"), alone, 1, 64)
+
+
+@pytest.mark.parametrize("queries", [1, 0])
+def test_an_image_has_a_patch(queries):
+    with pytest.raises(InputError, match=r"'vit-tiny' takes images.*197 .* 1 no patches"):
+        of("vit-tiny", 1, queries)
