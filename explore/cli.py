@@ -327,7 +327,7 @@ def compare_levels_command(
     rows: Annotated[int, typer.Option(min=0, help="Rows to print, the worst first.")] = 40,
 ) -> None:
     """How far two levels agree at the design points of SPEC, and why they do not."""
-    from explore import levels
+    from explore import agreement, levels
     from explore.plots import drawing_processes
     from explore.spec import experiment_file, load_experiment
 
@@ -337,7 +337,9 @@ def compare_levels_command(
     both = tuple(each.value for each in level)
     with drawing_processes() as pool, _progress(count) as advance:
         pairs = levels.at_levels(experiment, chosen, both, limit, advance, pool)
-    found = levels.disagreements(pairs)
+    found = agreement.disagreements(pairs)
+    if "cycle" in both:
+        typer.echo("level cycle has no memory ports: both levels with memories that answer at once")
     head = ("design", "model", "kernel", "tokens", "batch", *both, "gap", "tasks", "effect")
     cells = [
         (*_point_cells(d.first), _engineering(d.first.latency_s, "s"),
@@ -355,16 +357,16 @@ def compare_levels_command(
     summary = [
         (a.design, f"{a.points}", percent(a.median), percent(a.largest), f"{a.within}",
          f"{a.failed or ''}")
-        for a in levels.agreement(found)
+        for a in agreement.agreement(found)
     ]  # fmt: skip
-    within = f"within {levels.WITHIN:.0%}"
+    within = f"within {agreement.WITHIN:.0%}"
     about = ("design", "points", "median gap", "largest gap", within, "at one level only")
     _print_table("by design", about, summary)
     left_out = len(pairs) - len(found)
     if left_out:
         typer.echo(f"{left_out} of {len(pairs)} points are infeasible")
     if out is not None:
-        levels.write_csv(levels.disagreement_table(found), out)
+        levels.write_csv(agreement.disagreement_table(found), out)
         typer.echo(f"{len(found)} rows in {out}")
 
 

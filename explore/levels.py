@@ -29,9 +29,8 @@ from explore.evaluate import (
 from explore.plots.front import short
 from explore.spec import Experiment, Grid, load_experiment
 from sim import evaluate
-from sim.schedule import STALL
 from sim.single import single_point
-from sim.timeline import Segment, Stretch, Timeline, UnitTime, joined, timeline
+from sim.timeline import CannotRun, Segment, Stretch, Timeline, UnitTime, joined, programs, timeline
 from sim.timeline.result import Kind
 from workloads import linear_layers
 
@@ -356,21 +355,21 @@ def _each_placed(
 
 
 def _evaluated(placed: _Placed, place: Place, levels: Sequence[str]) -> tuple[PointResult, ...]:
-    return tuple(_at_level(placed, place, level) for level in levels)
+    alone = "cycle" in levels  # compared with arrays alone, a timeline is of arrays alone
+    return tuple(_at_level(placed, place, level, ports=not alone) for level in levels)
 
 
-def _at_level(placed: _Placed, place: Place, level: str) -> PointResult:
+def _at_level(placed: _Placed, place: Place, level: str, ports: bool) -> PointResult:
     result = _described(placed, place, level)
     if result.reason is not None:
         return result
     if level == "analytic":
         return _analytic(result, placed, place.point)
-    make = _timeline if level == "timeline" else _cycle
     try:
-        return _measured(result, make(placed, place))
-    except InputError:
-        raise
-    except ValueError as error:  # a phase that cannot run in the rooms that it has
+        if level == "timeline":
+            return _measured(result, _timeline(placed, place, ports=ports))
+        return _measured(result, _cycle(placed, place))
+    except CannotRun as error:
         return replace(result, reason=str(error))
 
 
@@ -427,9 +426,9 @@ def _measured(result: PointResult, run: Timeline) -> PointResult:
     )
 
 
-def _timeline(placed: _Placed, place: Place, steady: bool = True) -> Timeline:
+def _timeline(placed: _Placed, place: Place, steady: bool = True, ports: bool = True) -> Timeline:
     """The run of a point: attention, and then each linear layer if the kernel has them."""
-    return _in_turn(placed, place, lambda mapping: timeline(mapping, steady=steady))
+    return _in_turn(placed, place, lambda m: timeline(m, ports=ports, steady=steady))
 
 
 def _cycle(placed: _Placed, place: Place) -> Timeline:
@@ -438,9 +437,31 @@ def _cycle(placed: _Placed, place: Place) -> Timeline:
 
 
 def _simulated(mapping: Mapped) -> Timeline:
-    """A mapping on the PEs, on numbers drawn at random: the only place that knows of that level."""
+    """A mapping on the PEs, on numbers drawn at random, with memories that answer at once.
+
+    Raises `InputError` for what this level has not, such as filters, and RuntimeError if what the
+    PEs computed is not what the cascade says.
+    """
+    from einsum_cascade import execute
+    from sim.cycle import NotAtThisLevel, simulate
+
     _refuse_large(mapping)
-    raise InputError("the level 'cycle' has no order of tasks yet", allowed=LEVELS[:2])
+    generator = np.random.default_rng(0)
+    shape = {rank: int(extent) for rank, extent in mapping.shape.items()}
+    tensors = mapping.cascade.tensors
+    inputs = {
+        name: generator.normal(size=[shape[rank] for rank in tensors[name].ranks])
+        for name in mapping.cascade.inputs
+    }
+    try:
+        run = simulate(mapping, inputs, programs(mapping))
+    except NotAtThisLevel as error:
+        raise InputError(f"the level 'cycle' cannot run {mapping.cascade.name}: {error}") from None
+    wanted = execute(mapping.cascade, inputs, shape)
+    for name in mapping.cascade.outputs:
+        if not np.allclose(run.tensors[name], wanted[name], rtol=1e-9, atol=1e-9):
+            raise RuntimeError(f"the PEs computed another {name} than the cascade")
+    return as_timeline(mapping, run.phases)
 
 
 def _refuse_large(mapping: Mapped) -> None:
@@ -462,7 +483,10 @@ def _refuse_large(mapping: Mapped) -> None:
 
 
 def as_timeline(mapping: Mapped, phases: Iterable[PhaseRun]) -> Timeline:
-    """What ran cycle by cycle, as a timeline. It knows who worked when, not what one waited for."""
+    """What ran cycle by cycle, as a timeline. It knows who worked when, not what one waited for.
+
+    Cycles are told in the frame of PE (0,0), as the timeline's are.
+    """
     segments: list[Segment] = []
     path: dict[str, float] = {}
     begin = 0.0
@@ -473,8 +497,8 @@ def as_timeline(mapping: Mapped, phases: Iterable[PhaseRun]) -> Timeline:
             start, end = begin + task.start, begin + task.end
             kind: Kind = "compute"
             segments.append(Segment(task.array, run.name, task.einsum, kind, index, start, end))
-        path[f"phase {run.name}"] = path.get(f"phase {run.name}", 0.0) + run.cycles
-        begin += run.cycles
+        path[f"phase {run.name}"] = path.get(f"phase {run.name}", 0.0) + run.told_cycles
+        begin += run.told_cycles
     units = {}
     for array in mapping.architecture.arrays:
         worked, until = 0.0, 0.0
@@ -595,135 +619,3 @@ def unit_text(r: PointResult, unit: str) -> str:
         return f"{busy:.1f}"
     stalled = 100 * sum(r.stalled_s.get(unit, {}).values()) / r.latency_s
     return f"{busy:.1f}/{stalled:.1f}/{100 * r.idle_s.get(unit, 0.0) / r.latency_s:.1f}"
-
-
-@dataclass(frozen=True)
-class Disagreement:
-    """A point at two levels: `gap` is the second latency over the first, less 1.
-
-    It is None where only one of the levels can run the point; `effect` says why then.
-    """
-
-    first: PointResult
-    second: PointResult
-    gap: float | None
-    effect: str
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far a design's points agree: the gaps are absolute, `failed` points have none."""
-
-    design: str
-    points: int
-    median: float | None
-    largest: float | None
-    within: int
-    failed: int
-
-
-WITHIN = 0.01
-"""A gap that counts as agreement."""
-
-
-def disagreements(pairs: Iterable[Sequence[PointResult]]) -> list[Disagreement]:
-    """Points at two levels with their gaps, the worst first.
-
-    A point that only one level can run is the worst of all; one that none can is left out.
-    """
-    found = []
-    for first, second in pairs:
-        if first.reason is not None and second.reason is not None:
-            continue
-        if first.latency_s is None or second.latency_s is None:
-            failed = first if first.latency_s is None else second
-            effect = f"{failed.level}: {failed.reason}"
-            found.append(Disagreement(first, second, None, effect))
-            continue
-        gap = second.latency_s / first.latency_s - 1
-        found.append(Disagreement(first, second, gap, effect_behind(first, second)))
-    return sorted(found, key=lambda d: -np.inf if d.gap is None else -abs(d.gap))
-
-
-def effect_behind(coarse: PointResult, fine: PointResult) -> str:
-    """What the coarse level leaves out on the unit that it calls the bottleneck.
-
-    Where one unit is the whole latency: the largest of what that unit waits for, has nothing to do
-    in, or works longer than thought. Where the latency is a sum, as of steps that follow one
-    another: the largest difference between its terms and what the finer critical path is spent on.
-    """
-    if not coarse.latency_s or not fine.latency_s or fine.stalled_s is None or fine.idle_s is None:
-        return ""
-    terms = {name: seconds for name, seconds in coarse.critical_path_s.items() if seconds > 0}
-    if len(terms) != 1 or fine.latency_s < coarse.latency_s or not {*terms} <= {*fine.busy_s}:
-        return _path_effect(terms, fine)
-    (unit,) = terms
-    effects = {f"{unit} waits for {what}": s for what, s in fine.stalled_s.get(unit, {}).items()}
-    effects[f"{unit} has nothing to do"] = fine.idle_s.get(unit, 0.0)
-    effects[f"{unit} works longer"] = fine.busy_s[unit] - coarse.busy_s.get(unit, 0.0)
-    largest = max(effects, key=lambda text: effects[text])
-    if effects[largest] <= 0:
-        return ""
-    return f"{largest} {100 * effects[largest] / fine.latency_s:.2f} %"
-
-
-def _path_effect(terms: Mapping[str, float], fine: PointResult) -> str:
-    """The critical path by unit, drains as stalls, against the terms of a coarser level."""
-    spent: dict[str, float] = {}
-    longest: dict[str, str] = {}
-    path = fine.critical_path_s
-    for name in sorted(path, key=lambda n: -path[n]):
-        account = STALL if name.startswith("drain of ") else fine.unit_of.get(name, name)
-        spent[account] = spent.get(account, 0.0) + path[name]
-        longest.setdefault(account, name)
-    longer = (fine.latency_s or 0.0) >= sum(terms.values())
-    differ = {k: spent.get(k, 0.0) - terms.get(k, 0.0) for k in (*spent, *terms)}
-    differ = {k: d if longer else -d for k, d in differ.items()}
-    account = max(differ, key=lambda k: differ[k], default="")
-    if not account or differ[account] <= 0:
-        return ""
-    what = f"{longest[account]} on the critical path" if longer else f"overlaps {account}"
-    return f"{what} {100 * differ[account] / (fine.latency_s or 1.0):.2f} %"
-
-
-def agreement(found: Iterable[Disagreement]) -> list[Agreement]:
-    """A summary of each design, in the order of their worst points."""
-    gaps: dict[str, list[float | None]] = {}
-    for each in found:
-        gaps.setdefault(each.first.design, []).append(each.gap)
-    return [_agreement(design, own) for design, own in gaps.items()]
-
-
-def _agreement(design: str, gaps: Sequence[float | None]) -> Agreement:
-    known = [abs(gap) for gap in gaps if gap is not None]
-    return Agreement(
-        design,
-        points=len(gaps),
-        median=float(np.median(known)) if known else None,
-        largest=max(known, default=None),
-        within=sum(gap <= WITHIN for gap in known),
-        failed=len(gaps) - len(known),
-    )
-
-
-def disagreement_table(found: Iterable[Disagreement]) -> pl.DataFrame:
-    """The same for a file: one row a point."""
-    import polars as pl
-
-    rows = [
-        {
-            "design": d.first.design,
-            "model": d.first.model,
-            "kernel": d.first.kernel,
-            "batch": d.first.batch,
-            "seq_len": d.first.seq_len,
-            **d.first.swept,
-            f"latency_{d.first.level}_s": d.first.latency_s,
-            f"latency_{d.second.level}_s": d.second.latency_s,
-            "gap_percent": None if d.gap is None else 100 * d.gap,
-            "tasks": d.second.tasks if d.second.tasks is not None else d.first.tasks,
-            "effect": d.effect,
-        }
-        for d in found
-    ]
-    return pl.DataFrame(rows, infer_schema_length=None)

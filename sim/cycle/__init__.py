@@ -5,6 +5,7 @@ mapping: any tiles of any dense Einsums, in a given order, on a 2D array and the
 """
 
 from sim.cycle.issue import TaskRun
+from sim.cycle.points import NotAtThisLevel
 from sim.cycle.product import Dataflow, Folds, ProductRun, simulate_product
 from sim.cycle.run import CycleRun, PhaseRun, simulate
 
@@ -12,6 +13,7 @@ __all__ = [
     "CycleRun",
     "Dataflow",
     "Folds",
+    "NotAtThisLevel",
     "PhaseRun",
     "ProductRun",
     "TaskRun",

@@ -16,7 +16,7 @@ from einsum_cascade import Cascade, Einsum
 from einsum_cascade.cascade import Call, Coordinate, Node, Number
 from einsum_cascade.execute import _FUNCTIONS as FUNCTIONS
 from einsum_cascade.shapes import iteration_ranges
-from sim.cycle.points import Nest, Operand, extents
+from sim.cycle.points import Nest, NotAtThisLevel, Operand, extents
 
 Array = NDArray[Any]
 LONG_AGO = -(2**40)
@@ -91,7 +91,9 @@ class Board:
     def _constant(self, einsum: Einsum) -> None:
         """Values that are known before the run, such as what an iteration begins with."""
         if einsum.reduction is not None or einsum.filters:
-            raise ValueError(f"{einsum.name}: a constant with a reduction is not for this level")
+            raise NotAtThisLevel(
+                f"{einsum.name}: a constant with a reduction is not for this level"
+            )
         ranges = iteration_ranges(self.cascade, einsum, self.shape)
         axes = np.meshgrid(*(np.arange(*r) for r in ranges.values()), indexing="ij", sparse=True)
         x = dict(zip(ranges, axes, strict=True))

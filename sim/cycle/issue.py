@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.cycle.board import LONG_AGO, Board
-from sim.cycle.points import Nest
+from sim.cycle.points import Nest, NotAtThisLevel
 from sim.cycle.ways import way_cycles
 from sim.mapping import Phase
 
@@ -267,7 +267,7 @@ class Sequencer:
             return [self._member(nests[0], issue.tasks[0], begins, length)]
         if any(nest.folds for nest in nests):
             names = ", ".join(nest.name for nest in nests)
-            raise ValueError(f"serialized folds cannot take turns: {names}")
+            raise NotAtThisLevel(f"serialized folds cannot take turns: {names}")
         shared = turns([n.cycles for n in nests], [len(n.points) for n in nests])
         return [
             self._member(nest, task, begins, int(begins[-1]) + nest.cycles)
@@ -324,7 +324,7 @@ class Sequencer:
         needs = []
         for each in self.board.rooms[tensor]:
             if self.board.words[each].sides != self.board.words[tensor].sides:
-                raise ValueError(f"{each} shares the room of {tensor}, but not its ranks")
+                raise NotAtThisLevel(f"{each} shares the room of {tensor}, but not its ranks")
             needs.append(_Need(each, over[fresh], offset[fresh], (0, 0)))
         return needs, (at[fresh], over[fresh])
 

@@ -37,6 +37,10 @@ def extents(cascade: Cascade, tensor: str, shape: Mapping[str, Any]) -> tuple[in
     return tuple(int(e.evaluate(shape, {})) for e in cascade.tensors[tensor].extents)
 
 
+class NotAtThisLevel(ValueError):  # noqa: N818  (it says what is not there)
+    """What the cycle-accurate level has not, such as filters and tables of indices."""
+
+
 @dataclass(frozen=True)
 class Reach:
     """An access in words of the tensor: word = `x @ factors + offset` at the coordinates x."""
@@ -84,7 +88,9 @@ class Nest:
         self.sides = tuple(int(n) for n in mapping.architecture.array(nest.array).shape)
         spatial = [loop for loop in nest.loops if loop.spatial]
         if len(spatial) > len(self.sides):
-            raise ValueError(f"{self.name} has more spatial loops than its array has dimensions")
+            raise NotAtThisLevel(
+                f"{self.name} has more spatial loops than its array has dimensions"
+            )
         flat = len(self.sides) == 1
         down = None if flat else (spatial[0] if spatial else None)
         rest = spatial if flat else spatial[1:]
@@ -95,13 +101,13 @@ class Nest:
             loop is not None and loop.rank in self.einsum.reduction_ranks for loop in (down, across)
         )
         if self.sum_rows and self.sum_cols:
-            raise ValueError(f"{self.name} is reduced over rows and columns at once")
+            raise NotAtThisLevel(f"{self.name} is reduced over rows and columns at once")
         self.across = None if across is None else (across.rank, self.cols)
         self.down = None if down is None else (down.rank, self.rows)
         self.points = self._grid(nest.loops[depth:])
         cycles = float(point_cycles(self.cascade, mapping.architecture.array(nest.array), nest))
         if cycles != int(cycles) or cycles < 1:
-            raise ValueError(f"a point of {self.name} takes {cycles} cycles, no whole number")
+            raise NotAtThisLevel(f"a point of {self.name} takes {cycles} cycles, no whole number")
         self.cycles = int(cycles)
         self.output = self._reach(self.einsum.output.tensor, self.einsum.output.indices)
         self.operands = tuple(self._operand(a) for a in self.einsum.operands)
@@ -145,7 +151,7 @@ class Nest:
     def _reach(self, tensor: str, indices: Sequence[Affine]) -> Reach:
         sides = extents(self.cascade, tensor, self.shape)
         if len(sides) != len(indices):
-            raise ValueError(f"{self.name} reads {tensor} through a view that joins ranks")
+            raise NotAtThisLevel(f"{self.name} reads {tensor} through a view that joins ranks")
         zero = dict.fromkeys(self.names, 0)
         factors, offset = np.zeros(len(self.names), np.int64), 0
         for at, index in enumerate(indices):
@@ -277,11 +283,11 @@ class _Folds:
 
 def _refuse(einsum: Einsum) -> None:
     if einsum.filters or einsum.data_filters:
-        raise ValueError(f"{einsum.name} has a filter: this level has dense Einsums only")
+        raise NotAtThisLevel(f"{einsum.name} has a filter: this level has dense Einsums only")
     if einsum.reduction is not None and einsum.reduction not in IDENTITY:
-        raise ValueError(f"{einsum.name} is reduced by {einsum.reduction!r}: not at this level")
+        raise NotAtThisLevel(f"{einsum.name} is reduced by {einsum.reduction!r}: not at this level")
     if any(access.gathers for access in einsum.operands):
-        raise ValueError(f"{einsum.name} reads through a table: not at this level")
+        raise NotAtThisLevel(f"{einsum.name} reads through a table: not at this level")
 
 
-__all__ = ["Nest", "Operand", "Reach", "Way", "extents"]
+__all__ = ["Nest", "NotAtThisLevel", "Operand", "Reach", "Way", "extents"]

@@ -2,9 +2,9 @@
 
 Ports and bandwidths of memories are not simulated here: what comes from a memory is at hand in the
 cycle in which it is wanted, at the edge or in the PE, and what goes to one leaves without waiting.
-So are operands that are held in the PEs: serialized folds wait the cycles that it takes to shift
-them in (`product` does shift them). Everything that an Einsum of the same phase makes is there only
-when, and where, it was made.
+So are operands that are held in the PEs: serialized folds wait the cycles that they take to be
+shifted in (`product` does shift them). Everything that an Einsum of the same phase makes is there
+only when, and where, it was made.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ def simulate(
     `inputs` holds an array for each input, in the extents of the mapping; `programs` the order of
     tasks for each phase.
 
-    Raises ValueError for what this level has not: larger arrays, filters, tables of indices, tasks
-    that wait for each other for ever. Raises AssertionError when a PE does not find what it needs.
+    Raises `NotAtThisLevel` for what this level has not (filters, tables of indices), ValueError for
+    larger arrays, inputs that are missing, and tasks that wait for each other for ever;
+    AssertionError when a PE does not find what it needs.
     """
     for array in mapping.architecture.arrays:
         if any(side > LARGEST for side in array.shape):

@@ -21,7 +21,7 @@ _GOOD = 1.001
 """A pipeline this close to the busiest unit's time leaves nothing to look for."""
 
 
-class CannotRun(ValueError):
+class CannotRun(ValueError):  # noqa: N818  (it is a finding about a mapping)
     """A phase whose tiles wait for each other's room for ever."""
 
 

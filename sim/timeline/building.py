@@ -18,8 +18,8 @@ from sim.accesses import (
     iterated_ranks,
     tally,
     uses,
-    worked_share,
     words_of,
+    worked_share,
 )
 from sim.mapping import IN_ARRAY, EinsumMapping, Phase, Tile
 from sim.mapping import Mapping as MappingOf
@@ -103,7 +103,9 @@ class Builder:
         phase = self.phase
         for m in phase.einsums:
             space = self.space(m)
-            cycles = float(einsum_cycles(self.cascade, self.architecture, self.mapping.shape, m, phase))
+            cycles = float(
+                einsum_cycles(self.cascade, self.architecture, self.mapping.shape, m, phase)
+            )
             points = prod(int(loop.extent) for loop in private(space))
             self.compute[m.einsum] = self._add(
                 Stream(m.einsum, "compute", m.array, space, cycles / space.count, points, m.einsum)
@@ -441,7 +443,9 @@ class Builder:
             need = Need(writer, lambda v: (v + 1) * inner, 1, latency, 1, "value", m.einsum)
             self.streams[index].needs.append(need)
             copies = room.loads.get(use.tensor, 1)
-            back = Need(index, lambda task: task // inner - copies + 1, 1, 0.0, 1, "room", use.tensor)
+            back = Need(
+                index, lambda task: task // inner - copies + 1, 1, 0.0, 1, "room", use.tensor
+            )
             self.streams[writer].needs.append(back)
             partial, loads = _accumulates(use, depth), cycles
         if partial:  # partial results come back at every visit
@@ -539,9 +543,7 @@ def tile_depth(use: Use, tile: Tile) -> int:
 
 def _accumulates(use: Use, depth: int) -> bool:
     """Whether a tile of results leaves before it is complete."""
-    return any(
-        loop.rank not in use.ranks and loop.extent > 1 for loop in use.mapping.loops[:depth]
-    )
+    return any(loop.rank not in use.ranks and loop.extent > 1 for loop in use.mapping.loops[:depth])
 
 
 def true_share(use: Use, shape: Mapping[str, object]) -> float:

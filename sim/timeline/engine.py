@@ -18,7 +18,7 @@ Shape = tuple[tuple[int, float], ...]
 """What an issue consists of: points and cycles a point of each of its tasks."""
 
 
-class Deadlock(Exception):
+class Deadlock(Exception):  # noqa: N818  (another order may go on)
     """No unit can go on: tiles wait for room that only later tiles give back."""
 
 
@@ -108,7 +108,11 @@ class Engine:
         """The same for a stream that has the loop, but not all loops around it."""
         spine = self.streams.spine.levels[loop.last]
         for at, v in enumerate(stream.space.levels):
-            if loop.first == loop.last and not loop.block and (v.name, v.extent) == (spine.name, spine.extent):
+            if (
+                loop.first == loop.last
+                and not loop.block
+                and (v.name, v.extent) == (spine.name, spine.extent)
+            ):
                 return prod(w.extent for w in stream.space.levels[at + 1 :])
         return 0
 
@@ -297,7 +301,8 @@ class Engine:
             number = len(self.run.segments)
             levels = stream.space.levels
             names = tuple(
-                (v.name, d) for v, d in zip(levels, stream.space.digits(task // stream.slices), strict=True)
+                (v.name, d)
+                for v, d in zip(levels, stream.space.digits(task // stream.slices), strict=True)
             )
             self.run.segments.append(
                 Segment(
@@ -333,7 +338,7 @@ class Engine:
         for level, loop in enumerate(self.loops):
             if task % loop.inside or loop.extent < 4:
                 continue
-            outer, digit = divmod(task // loop.inside, loop.extent)
+            digit = task // loop.inside % loop.extent
             if digit == 0:
                 self.seen[level:] = [{} for _ in self.loops[level:]]
             history = self.seen[level]
@@ -423,16 +428,16 @@ class Engine:
             task, step = after[index], repeats * shift[index]
             if task >= stream.count:
                 continue
-            if not step and stream.kind == "compute":
-                if stream.epoch(task) + stream.lag <= reached + self.loops[level].inside:
-                    return False
+            later = reached + self.loops[level].inside
+            if not step and stream.kind == "compute" and stream.epoch(task) + stream.lag <= later:
+                return False
             for need in stream.needs:
                 other = need.producer
                 count = min(need.count(task), self.all[other].count)
                 if step and shift[other]:
-                    if count - min(need.count(task - step), count) != repeats * shift[other]:
-                        if count > 0:
-                            return False
+                    further = count - min(need.count(task - step), count)
+                    if count > 0 and further != repeats * shift[other]:
+                        return False
                 elif shift[other]:
                     if self.next[other] < count <= after[other]:
                         return False

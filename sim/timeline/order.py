@@ -7,13 +7,13 @@ ports load in the order in which tiles are needed and store in the order in whic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from math import ceil
 
 from sim.mapping import Phase
-from sim.timeline.building import Builder
+from sim.timeline.building import Builder, Counter
 from sim.timeline.spaces import Space
 from sim.timeline.streams import Need, Stream, Streams
 
@@ -61,7 +61,7 @@ def ordered(on: Builder, streams: Streams, phase: Phase, distance: Distance) -> 
     return replace(streams, all=tuple(result))
 
 
-def _epochs(spine: Space, space: Space, after: bool):  # type: ignore[no-untyped-def]
+def _epochs(spine: Space, space: Space, after: bool) -> Counter:
     """The iteration of the spine to which a task of `space` belongs.
 
     A task outside of inner loops of the spine comes before the first iteration of these that
@@ -95,7 +95,7 @@ def _epochs(spine: Space, space: Space, after: bool):  # type: ignore[no-untyped
     return epoch
 
 
-def _not_before(streams: list[Stream], stream: Stream) -> Callable[[int], int]:
+def _not_before(streams: list[Stream], stream: Stream) -> Counter:
     """The epoch of a task that is in none before those of the values that it needs."""
     own = stream.epoch
     sources = [
@@ -203,7 +203,7 @@ def _barriers(
             same = steps[str(other.einsum)] < steps[str(stream.einsum)]
             epoch, lag, shift = stream.epoch, stream.lag, other.lag - same
 
-            def count(task: int, epoch=epoch, lag=lag, shift=shift) -> int:  # type: ignore[no-untyped-def]
+            def count(task: int, epoch: Counter = epoch, lag: int = lag, shift: int = shift) -> int:
                 return int(epoch(task) + lag - shift)
 
             stream.needs.append(Need(j, count, 1, 0.0, 1, "step", str(other.einsum)))

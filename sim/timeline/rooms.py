@@ -58,7 +58,7 @@ def rooms(on: Builder, spaces: Mapping[str, Space]) -> Rooms:
             position = on.nests[writer].position(tile.below)
             copies[tensor] = tile.copies + extra.get(tensor, 0)
             depth[tensor] = min(position, space.depth)
-    loads = {}
+    loads: dict[str, int] = {}
     for use in on.uses:
         residency = on.home[use.tensor]
         tiles = residency.of(use.mapping.einsum)
@@ -94,9 +94,7 @@ def _holder(on: Builder, tensor: str, writer: str) -> str | None:
     return own
 
 
-def _in_flight(
-    on: Builder, spaces: Mapping[str, Space], made: Mapping[str, str]
-) -> dict[str, int]:
+def _in_flight(on: Builder, spaces: Mapping[str, Space], made: Mapping[str, str]) -> dict[str, int]:
     """Tiles that the registers of each array hold at the same time.
 
     What flows from one Einsum to the next in equal parts needs the room of a part only.

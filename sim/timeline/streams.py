@@ -23,8 +23,8 @@ class Need:
     Both go over what passes between them in `chunks` equal parts, and each part is there
     `latency` cycles after the producer is done with it. Where the producer makes it in several
     tasks, `span` is how many: each of them is a part. `between` knows the times word by word, for
-    tasks that have their unit to themselves; for room, of the task `back` before. `sort`: a value is waited for, or room, or
-    the end of a step.
+    tasks that have their unit to themselves; for room, of the task `back` before. `sort`: a value
+    is waited for, or room, or the end of a step; `about` names it.
     """
 
     producer: int

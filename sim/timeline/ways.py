@@ -1,8 +1,8 @@
 """How many cycles a value is on its way from the array that made it to where it is used.
 
-Times are told in the frame of PE (0,0), or lane 0: PE (r,c) does everything r + c cycles later, lane
-c of a 1D array c cycles later, so what stays in its column needs no more than the hops down to its
-foot. Lanes that a tree joins cannot be skewed: they run in step, and wait for the last column.
+Times are told in the frame of PE (0,0), or lane 0: PE (r,c) does everything r + c cycles later,
+lane c of a 1D array c cycles later, so what stays in its column needs no more than the hops down to
+its foot. Lanes that a tree joins cannot be skewed: they run in step, and wait for the last column.
 """
 
 from __future__ import annotations

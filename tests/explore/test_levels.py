@@ -11,16 +11,13 @@ from typer.testing import CliRunner
 import archs
 import workloads
 from einsum_cascade.source import InputError
+from explore.agreement import agreement, disagreement_table, disagreements, effect_behind
 from explore.cli import app
 from explore.levels import (
     PointResult,
     Selection,
-    agreement,
     as_timeline,
     at_levels,
-    disagreement_table,
-    disagreements,
-    effect_behind,
     first_of_each,
     in_sequence,
     narrowed,
