@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sim.accesses import uses
-from sim.mapping import IN_ARRAY, EinsumMapping, Mapping, Phase
+from sim.mapping import IN_ARRAY, EinsumMapping, Mapping, Phase, Residency
 
 
 def check_form(mapping: Mapping, phase: Phase) -> None:
@@ -82,6 +82,12 @@ def _residency(mapping: Mapping, phase: Phase) -> Iterator[str]:
                     yield f"{tensor} has a tile below {tile.below}, a spatial loop of {einsum}"
             old = residency.in_place_of
             if old is not None and not any(
-                o.residency.home == residency.home for o in phase.residency.get(old, ())
+                _has_room(o.residency, residency.home) for o in phase.residency.get(old, ())
             ):
                 yield f"{tensor} is in place of {old}, which has no room in {residency.home}"
+
+
+def _has_room(residency: Residency, memory: str) -> bool:
+    """Whether a memory holds a tensor, or tiles of it."""
+    chains = (residency.tiles, *residency.tiles_of.values())
+    return residency.home == memory or any(t.memory == memory for c in chains for t in c)

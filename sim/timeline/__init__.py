@@ -54,8 +54,13 @@ def _simulated(
     """The phase in the best of the pipelines that its rooms allow."""
     builder, streams = streams_of(mapping, phase, ports)
     best: tuple[float, Streams, Run] | None = None
+    tried = set()
     for distance in PIPELINES[:1] if phase.steps else PIPELINES:
         trial = ordered(builder, streams, phase, distance)
+        lags = tuple(stream.lag for stream in trial.all)
+        if lags in tried:
+            continue
+        tried.add(lags)
         try:
             run = Engine(trial, steady).simulate()
         except Deadlock:

@@ -20,13 +20,24 @@ from sim.timeline.streams import Need, Stream, Streams
 
 @dataclass(frozen=True)
 class Distance:
-    """Epochs between a value and its use on another array, or behind the way out of one."""
+    """Epochs between a value and its use on another array, or behind the way out of one.
+
+    With `tiles`, not epochs but the larger tiles of Einsums that do not follow all common loops.
+    """
 
     hop: int
     per_latency: int
+    tiles: bool = False
 
 
-PIPELINES = (Distance(1, 1), Distance(2, 1), Distance(1, 0), Distance(0, 0))
+PIPELINES = (
+    Distance(1, 1),
+    Distance(2, 1),
+    Distance(1, 1, tiles=True),
+    Distance(1, 0, tiles=True),
+    Distance(1, 0),
+    Distance(0, 0),
+)
 """Tried in this order; deeper pipelines need more room for tiles on their way."""
 
 
@@ -96,19 +107,27 @@ def _epochs(spine: Space, space: Space, after: bool) -> Counter:
 
 
 def _not_before(streams: list[Stream], stream: Stream) -> Counter:
-    """The epoch of a task that is in none before those of the values that it needs."""
-    own = stream.epoch
+    """The epoch of a task: in none before those of the values that it, or one before it, needs."""
+    own, space = stream.epoch, stream.space
     sources = [
         (streams[need.producer], need.count)
         for need in stream.needs
         if need.sort == "value" and streams[need.producer].kind == "compute"
     ]
 
-    def epoch(task: int) -> int:
+    def of(task: int) -> int:
         found = own(task)
         for source, count in sources:
             if count(task) > 0 and source is not stream:
                 found = max(found, source.epoch(min(count(task), source.count) - 1))
+        return found
+
+    def epoch(task: int) -> int:
+        found, inside = of(task), 1
+        for level in reversed(space.levels):  # the ends of the iterations before it
+            inside *= level.extent
+            if task % inside and task % inside >= inside // level.extent:
+                found = max(found, of(task - task % (inside // level.extent) - 1))
         return found
 
     return epoch
@@ -141,14 +160,17 @@ def _lags(
     for i in computes:
         stream = streams.all[i]
         busy[stream.unit] = busy.get(stream.unit, 0.0) + stream.cycles * stream.count / epochs
-    period = max(busy.values(), default=1.0) or 1.0
+    scale = 1
+    if distance.tiles:
+        scale = max(epochs // max(streams.all[i].count, 1) for i in computes)
+    period = scale * (max(busy.values(), default=1.0) or 1.0)
     edges: list[tuple[int, int, int]] = []  # reader, writer, epochs between them at least
     for i in computes:
         for need in streams.all[i].needs:
             if need.sort != "value" or streams.all[need.producer].kind != "compute":
                 continue
             crosses = streams.all[need.producer].unit != streams.all[i].unit or need.latency > 0
-            far = distance.hop + distance.per_latency * ceil(need.latency / period)
+            far = scale * (distance.hop + distance.per_latency * ceil(need.latency / period))
             back = _tiles_back(streams, i, need)
             edges.append((i, need.producer, (far if crosses else 0) - back))
     lags = dict.fromkeys(computes, 0)

@@ -331,8 +331,8 @@ def test_a_run_cycle_by_cycle_is_a_timeline():
     mapping = Mapping(cascade, architecture, {}, choices)
     tasks = (TaskRun("QK", "2d", (0,), 0, 40), TaskRun("QK", "2d", (1,), 20, 60))
     phases = [
-        PhaseRun("a", 70, 60, tasks),
-        PhaseRun("b", 30, 30, (TaskRun("AV", "2d", (0, 3), 5, 25),)),
+        PhaseRun("a", 78, 70, tasks),
+        PhaseRun("b", 37, 30, (TaskRun("AV", "2d", (0, 3), 5, 25),)),
     ]
     found = as_timeline(mapping, phases)
     assert found.cycles == 100
