@@ -26,6 +26,7 @@ from mappers.factors import divisor_table
 from mappers.flat_options import Options, Pinned, read_table
 from mappers.flat_phase import KEPT, NAME, Choice, Fused, Pair, build, recognize
 from mappers.roles import arrays
+from mappers.room import room_bytes
 from sim import Evaluation, Mapping, PhaseChoice, evaluate_phase, select
 from sim.mapping import Number
 
@@ -68,10 +69,11 @@ def _search(
     rows = np.repeat(table, len(masks), axis=-1)
     repeated = np.tile(masks, table.shape[-1])
     kept = {role: (repeated >> i & 1).astype(bool) for i, role in enumerate(KEPT)}
-    choices, figures = {}, []
+    choices, figures, tried = {}, [], []
     for qk in STATIONARITY:
         for av in STATIONARITY:
             phase = build(wider, fused, (qk, av), Choice(rows, kept), spill)
+            tried.append(phase)
             found = evaluate_phase(wider, phase, explain=False)
             criteria = [found.latency_s, found.traffic_bytes, found.energy_pj]
             if limits is not None:
@@ -87,7 +89,22 @@ def _search(
             choices[qk, av] = Choice(pick(rows), {r: pick(m) for r, m in kept.items()})
             figures.append([pick(v) for v in criteria])
     columns = np.moveaxis(np.asarray(figures), 0, -1)
-    return choices, _first(*columns), len(choices) * rows.shape[-1]
+    index = _first(*columns)
+    lost = np.all(np.isnan(columns[0]), axis=-1)
+    if np.any(lost):  # the mapping that lacks the least room says why
+        shape = np.broadcast_shapes(*(np.shape(v) for v in wider.shape.values()), rows.shape)
+        rooms = np.stack([np.broadcast_to(room_bytes(wider, p), shape) for p in tried])
+        index = np.where(lost, np.argmin(rooms.min(axis=-1), axis=0), index)
+        for room, (pair, choice) in zip(rooms, choices.items(), strict=True):
+            at = np.argmin(room, axis=-1)[..., None]
+
+            def least(own: Number, values: Number, at: np.ndarray = at) -> Number:
+                full = np.broadcast_to(values, shape)
+                return np.where(lost, np.take_along_axis(full, at, -1)[..., 0], own)
+
+            kept_then = {role: least(choice.kept[role], mask) for role, mask in kept.items()}
+            choices[pair] = Choice(least(choice.rows, rows), kept_then)
+    return choices, index, len(choices) * rows.shape[-1]
 
 
 def _first(*criteria: Number) -> np.ndarray:
@@ -138,6 +155,8 @@ def _note(mapping: Mapping, fused: Fused, pair: Pair, choice: Choice) -> np.ndar
     text = np.char.add(text, f"{first} {pair[0]}- and {second} {pair[1]}-stationary, kept:")
     for role, name in fused.tensors.items():
         text = np.char.add(text, np.where(choice.kept[role], f" {name}", ""))
+    some = np.any([np.asarray(kept) for kept in choice.kept.values()], axis=0)
+    text = np.char.add(text, np.where(some, "", " nothing"))
     result: np.ndarray = text.astype(object)
     return result
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from einsum_cascade import Cascade, Einsum
+from einsum_cascade.views import reads
 from sim.accesses import analysis_of, computing
 from sim.legality import exchanges_along
 
@@ -42,26 +44,34 @@ class Group:
 
 
 def grouped(
-    cascade: Cascade, extents: Mapping[str, float], least: float, outside: bool = False
+    cascade: Cascade,
+    extents: Mapping[str, float],
+    least: float,
+    outside: Sequence[str] | None = None,
+    einsums: Sequence[Einsum] | None = None,
+    whole_steps: bool = False,
 ) -> tuple[Group, ...]:
-    """The groups of a cascade. `extents` are typical extents, to prefer long ranks as rows.
+    """The groups of a cascade, or of some of its Einsums, in their order.
 
-    A rank shorter than `least` is not worth a loop that streams it. `outside` as in `batch_of`.
+    `extents` are typical extents, to prefer long ranks as rows. A rank shorter than `least` is not
+    worth a loop that streams it. Ranks of `outside` that all these Einsums have are looped over
+    outside of everything (see `outsides`, whose first choice is the default). Einsums that share
+    nothing but an iteration are grouped inside of its steps; with `whole_steps` they are one group,
+    without rows.
     """
-    ordered = [e for e in cascade.order if e in computing(cascade)]
-    batch = batch_of(cascade, ordered, extents, least, outside)
-    return tuple(_groups(cascade, ordered, batch, extents, least))
+    run = list(einsums) if einsums is not None else in_order(cascade)
+    if outside is None:
+        outside = outsides(cascade, extents, least)[0][0]
+    common = _common(cascade, run, ())
+    whole = tuple(r for r in outside if r in common)
+    return tuple(_groups(cascade, run, whole, extents, least, whole_steps))
 
 
-def kernels(
-    cascade: Cascade, extents: Mapping[str, float], least: float, outside: bool = False
-) -> tuple[Group, ...]:
+def kernels(cascade: Cascade) -> tuple[tuple[Einsum, ...], ...]:
     """Each product by itself, and what stands between two of them together.
 
     Einsums of an iteration are one kernel: they exchange values at every step.
     """
-    ordered = [e for e in cascade.order if e in computing(cascade)]
-    batch = batch_of(cascade, ordered, extents, least, outside)
 
     def kind(einsum: Einsum) -> str:
         steps = [r for r in einsum.ranks if cascade.ranks[r].iterative]
@@ -70,44 +80,90 @@ def kernels(
         return "product" if "mac" in einsum.operations else "between"
 
     runs: list[list[Einsum]] = []
-    for einsum in ordered:
+    for einsum in in_order(cascade):
         if runs and kind(einsum) != "product" and kind(einsum) == kind(runs[-1][-1]):
             runs[-1].append(einsum)
         else:
             runs.append([einsum])
-    result: list[Group] = []
-    for run in runs:
-        whole = tuple(r for r in batch if all(r in e.ranks for e in run))
-        result += _groups(cascade, run, whole, extents, least)
-    return tuple(result)
+    return tuple(tuple(run) for run in runs)
 
 
-def batch_of(
-    cascade: Cascade,
-    einsums: Sequence[Einsum],
-    extents: Mapping[str, float],
-    least: float,
-    outside: bool,
-) -> tuple[str, ...]:
-    """Ranks that every Einsum has, to be looped over outside of everything.
+def in_order(cascade: Cascade) -> list[Einsum]:
+    """The Einsums that cost something, in the order of their dependencies."""
+    return [e for e in cascade.order if e in computing(cascade)]
 
-    Those that every input and output has, for nothing is shared along them; `outside`, also short
-    ones that some lack (the heads of shared keys, the batch of weights): less stays on chip then,
-    and what they do not move is fetched again. Not all ranks of an Einsum, though: the longest is
-    left to be spread over an array.
+
+def outsides(
+    cascade: Cascade, extents: Mapping[str, float], least: float
+) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
+    """Ranks to be looped over outside of everything, one coordinate after the other: some choices,
+    and one that goes furthest.
+
+    Ranks of every input and output always are: nothing is shared along them. Those that share
+    little (the batch, where only weights or a table of biases lack it) join one after the other, in
+    the order of the cascade; along those of one coordinate or a few there is nothing else to do.
+    The choice that goes furthest takes all that are short (the heads of shared keys): least stays
+    on chip then, and what they do not move is fetched again. There, the longest rank of an Einsum
+    is left to be spread over an array.
     """
+    ordered = [e for e in in_order(cascade) if e.ranks]
     ends = [*cascade.inputs, *cascade.outputs]
-    reduced = {r for e in einsums for r in e.reduction_ranks}
-    common = [r for r in _common(cascade, einsums, ()) if not cascade.ranks[r].iterative]
-    batch = [
-        r
-        for r in common
-        if all(r in cascade.tensors[t].ranks for t in ends)
-        or (outside and r not in reduced and extents[r] <= least)
-    ]
-    while batch and any(set(e.ranks) <= set(batch) for e in einsums):
-        batch.remove(max(batch, key=lambda r: extents[r]))
-    return tuple(batch)
+    reduced = {r for e in ordered for r in e.reduction_ranks}
+    free = [r for r in _shareable(cascade) if not cascade.ranks[r].iterative]
+    always = [r for r in free if all(r in cascade.tensors[t].ranks for t in ends)]
+    rest = [r for r in free if r not in always and r not in reduced]
+    common = [r for r in rest if all(r in e.ranks for e in ordered)]
+    one = {**extents, **dict.fromkeys(common, 1.0)}  # of each, for looseness not to depend on it
+    loose = [r for r in rest if _shares_little(cascade, r, one)]
+    if any(set(e.ranks) <= set(always) for e in ordered):  # it would be left without a rank
+        always, loose = [], [*always, *loose]
+    always += [r for r in loose if extents[r] <= 1]
+    some = [r for r in loose if r not in always]
+    found = [(*always, *some[:count]) for count in range(len(some) + 1)]
+    short = [r for r in common if extents[r] <= least]
+    most = [*always, *some, *(r for r in short if r not in loose)]
+    while most and any(set(e.ranks) <= set(most) for e in ordered):
+        most.remove(max(most, key=lambda r: (r not in always and r not in loose, extents[r])))
+    return found, tuple(most)
+
+
+@lru_cache(maxsize=256)
+def _shareable(cascade: Cascade) -> tuple[str, ...]:
+    """Ranks over which all Einsums can share a loop, or all that have them if results do."""
+    ordered = in_order(cascade)
+    ranks = dict.fromkeys(r for e in ordered for r in e.ranks)
+    having = {r: [e for e in ordered if r in e.ranks] for r in ranks}
+    made = set.intersection(*(set(cascade.tensors[t].ranks) for t in cascade.outputs))
+    wanted = [r for r in ranks if r in made or len(having[r]) == len(ordered)]
+    return tuple(r for r in wanted if r in _common(cascade, having[r], ()))
+
+
+def _shares_little(cascade: Cascade, rank: str, extents: Mapping[str, float]) -> bool:
+    """Whether a rank moves at least as many words of inputs as it leaves, one coordinate of it."""
+    moved, left = 0.0, 0.0
+    moving = _moving(cascade, rank)
+    for name in cascade.inputs:
+        words = 1.0
+        for other in cascade.tensors[name].ranks:
+            words *= extents[other]
+        if name in moving:
+            moved += words
+        else:
+            left += words
+    return moved >= left
+
+
+@lru_cache(maxsize=4096)
+def _moving(cascade: Cascade, rank: str) -> frozenset[str]:
+    """Inputs that a rank moves from one part to another that shares nothing with it: those that
+    have it, and those that a table of data has pointed to for each of its coordinates."""
+    found = {name for name in cascade.inputs if rank in cascade.tensors[name].ranks}
+    for einsum in computing(cascade):
+        for read in reads(cascade, einsum):
+            for position in read.scattered:
+                if rank.lower() in read.indices[position].variables:
+                    found.add(read.tensor)
+    return frozenset(found)
 
 
 def _groups(
@@ -116,14 +172,15 @@ def _groups(
     whole: tuple[str, ...],
     extents: Mapping[str, float],
     least: float,
+    whole_steps: bool,
 ) -> list[Group]:
     groups = []
     for run, common in _runs(cascade, einsums, whole):
         iterative = [r for r in common if cascade.ranks[r].iterative]
         free = [r for r in common if r not in iterative]
-        if not free and iterative:
+        if not free and iterative and not whole_steps:
             around = (*whole, iterative[0])
-            groups += _groups(cascade, run, around, extents, least)
+            groups += _groups(cascade, run, around, extents, least, whole_steps)
             continue
         rows = _rows(run, free, extents)
         places = []
@@ -200,4 +257,4 @@ def _common(cascade: Cascade, einsums: Sequence[Einsum], placed: Sequence[str]) 
     return found
 
 
-__all__ = ["Group", "Place", "batch_of", "grouped", "kernels"]
+__all__ = ["Group", "Place", "grouped", "in_order", "kernels", "outsides"]

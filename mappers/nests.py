@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,10 +18,10 @@ from mappers.grouping import Group, Place
 from mappers.roles import states, supports, tiles
 from sim import IN_ARRAY, EinsumMapping, Loop, Mapping, Option, Phase, Residency, Tile, always
 from sim.accesses import analysis_of, iterated_ranks
-from sim.mapping import Number
+from sim.mapping import Mask, Number
 from sim.nest import product
 
-Keep = Literal["all", "tile", "wave"]
+Keep = Literal["all", "each", "tile", "wave"]
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class Form:
 
     `rows_at_once` and `row_tiles` bound the rows of a wavefront, and the tiles of them that are
     worked on while a tile of the streamed rank stays (arrays of candidates). `keep` says how long
-    inputs stay: those that rows do not move for all rows (`all`), or for a tile of them (`tile`);
-    or every input for one wavefront only (`wave`). `dense_only` leaves to the 2D array only what
+    inputs stay: those that rows do not move for all rows (`all`, and for all of the batch what that
+    does not move; `each`, fetched for each of the batch anew), or for a tile of them (`tile`); or
+    every input for one wavefront only (`wave`). `dense_only` leaves to the 2D array only what
     has the inner rank of a stream, or is a product; `along_rows` spreads rows over a 1D array,
     rather than a fiber of one row.
     """
@@ -40,6 +42,9 @@ class Form:
     keep: Keep
     dense_only: bool
     along_rows: bool
+
+
+_Residencies = dict[str, tuple[Option, ...]]
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,47 @@ def build(
     typical: MappingABC[str, float],
 ) -> Phase:
     """One phase of groups: they share the loops over their `whole` ranks, and nothing else."""
+    placed = _placed(on, groups, form, two, one, typical)
+    inputs = _inputs(on, placed, form.keep)
+    return Phase(name, tuple(p.nest for p in placed), inputs | _made(on, placed))
+
+
+def build_each(
+    on: Mapping,
+    name: str,
+    groups: tuple[Group, ...],
+    form: Form,
+    keeps: Sequence[Keep],
+    two: ComputeArray,
+    one: ComputeArray,
+    typical: MappingABC[str, float],
+) -> Iterator[tuple[Keep, Phase]]:
+    """The phases of a form, for each way to keep inputs that is another one."""
+    placed = _placed(on, groups, form, two, one, typical)
+    made = _made(on, placed)
+    found: list[_Residencies] = []
+    for keep in keeps:
+        inputs = _inputs(on, placed, keep)
+        if inputs not in found:
+            found.append(inputs)
+            yield keep, Phase(name, tuple(p.nest for p in placed), inputs | made)
+
+
+def _placed(
+    on: Mapping,
+    groups: tuple[Group, ...],
+    form: Form,
+    two: ComputeArray,
+    one: ComputeArray,
+    typical: MappingABC[str, float],
+) -> list[_Placed]:
     placed = []
     for number, group in enumerate(groups):
         rows = _rows(on, group.places[0].rows, form, two, one)
         for einsum, place in zip(group.einsums, group.places, strict=True):
             nest = _nest(on, number, einsum, place, rows, form, two, one, typical)
             placed.append(_Placed(einsum, nest, place))
-    return Phase(name, tuple(p.nest for p in placed), _residency(on, placed, form))
+    return placed
 
 
 @dataclass(frozen=True)
@@ -248,27 +287,39 @@ def _below(nest: EinsumMapping, depth: int) -> str | None:
     return nest.loops[depth - 1].name if depth else None
 
 
-def _residency(on: Mapping, placed: list[_Placed], form: Form) -> dict[str, tuple[Option, ...]]:
-    cascade, architecture = on.cascade, on.architecture
-    outermost, buffer = (m.name for m in architecture.memories[:2])
-    here = {p.einsum.name: p for p in placed}
+def _readers(on: Mapping, placed: list[_Placed]) -> dict[str, list[_Placed]]:
     readers: dict[str, list[_Placed]] = {}
     for p in placed:
-        for read in reads(cascade, p.einsum):
+        for read in reads(on.cascade, p.einsum):
             readers.setdefault(read.tensor, []).append(p)
-    made = {p.einsum.output.tensor: p for p in placed}
-    needed = _needed_elsewhere(cascade, frozenset(here))
-    result: dict[str, tuple[Option, ...]] = {}
-    running = states(cascade)
-    for tensor in {**readers, **made}:
-        using = readers.get(tensor, [])
-        writer = made.get(tensor)
-        if writer is None:
+    return readers
+
+
+def _inputs(on: Mapping, placed: list[_Placed], keep: Keep) -> _Residencies:
+    """Where tensors are that nothing of the phase makes."""
+    outermost, buffer = (m.name for m in on.architecture.memories[:2])
+    made = {p.einsum.output.tensor for p in placed}
+    result: _Residencies = {}
+    for tensor, using in _readers(on, placed).items():
+        if tensor not in made:
             tiles_of = {
-                p.einsum.name: _input_tiles(cascade, buffer, tensor, p, form) for p in using
+                p.einsum.name: _input_tiles(on.cascade, buffer, tensor, p, keep) for p in using
             }
             result[tensor] = always(outermost, tiles_of=tiles_of)
-        elif cascade.tensors[tensor].role == "output" or tensor in needed:
+    return result
+
+
+def _made(on: Mapping, placed: list[_Placed]) -> _Residencies:
+    """Where the tensors are that the phase makes."""
+    cascade = on.cascade
+    outermost, buffer = (m.name for m in on.architecture.memories[:2])
+    readers = _readers(on, placed)
+    needed = _needed_elsewhere(cascade, frozenset(p.einsum.name for p in placed))
+    result: _Residencies = {}
+    running = states(cascade)
+    for tensor, writer in {p.einsum.output.tensor: p for p in placed}.items():
+        using = readers.get(tensor, [])
+        if cascade.tensors[tensor].role == "output" or tensor in needed:
             result[tensor] = _leaving(on, tensor, writer, using, outermost, buffer)
         elif tensor in running:
             depth = _before_iteration(cascade, tensor, writer.nest)
@@ -276,15 +327,35 @@ def _residency(on: Mapping, placed: list[_Placed], form: Form) -> dict[str, tupl
             result[tensor] = always(buffer, Tile(buffer, _below(writer.nest, depth)))
         elif not using:
             result[tensor] = always(outermost)
-        elif all(_forwards(on, tensor, writer, p) for p in using):
-            result[tensor] = always(IN_ARRAY)
         else:
-            direct = frozenset(p.einsum.name for p in using if _forwards(on, tensor, writer, p))
             depth = min(_common(writer.nest, p.nest) for p in using)
             crossing = any(p.nest.array != writer.nest.array for p in using)
             kept = Tile(buffer, _below(writer.nest, depth), copies=2 if crossing else 1)
-            result[tensor] = always(buffer, kept, handed_to=direct)
+            result[tensor] = tuple(
+                Option(when, Residency(IN_ARRAY))
+                if len(direct) == len({p.einsum.name for p in using})
+                else Option(when, Residency(buffer, (kept,), handed_to=direct))
+                for when, direct in _handed(on, writer, using)
+            )
     return result
+
+
+def _handed(
+    on: Mapping, writer: _Placed, using: list[_Placed]
+) -> list[tuple[Mask, frozenset[str]]]:
+    """The readers that need no memory, and at which points and candidates it is these."""
+    direct = {p.einsum.name: _forwards(on, writer, p) for p in using}
+    names = [name for name, where in direct.items() if np.ndim(where) and np.any(where)]
+    names = [name for name in names if not np.all(direct[name])]
+    fixed = {name for name, where in direct.items() if name not in names and np.all(where)}
+    if not names:
+        return [(True, frozenset(fixed))]
+    masks = np.broadcast_arrays(*(direct[name] for name in names))
+    code = sum(mask.astype(np.int64) << i for i, mask in enumerate(masks))
+    return [
+        (code == pattern, frozenset(fixed | {n for i, n in enumerate(names) if pattern >> i & 1}))
+        for pattern in np.unique(code).tolist()
+    ]
 
 
 @lru_cache(maxsize=1024)
@@ -298,7 +369,7 @@ def _needed_elsewhere(cascade: Cascade, here: frozenset[str]) -> frozenset[str]:
 
 
 def _input_tiles(
-    cascade: Cascade, buffer: str, tensor: str, user: _Placed, form: Form
+    cascade: Cascade, buffer: str, tensor: str, user: _Placed, keep: Keep
 ) -> tuple[Tile, ...]:
     """The tile of an input: for a tile of rows if they move it, else for all rows or streamed."""
     nest, place = user.nest, user.place
@@ -308,18 +379,18 @@ def _input_tiles(
         if read.tensor == tensor
         for v in read.variables
     }
-    if form.keep == "wave":
+    if keep == "wave":
         return (Tile(buffer, _below(nest, len(nest.temporal))),)
     base = len(place.whole)
-    while base and nest.loops[base - 1].rank not in moved and form.keep == "all":
+    while base and nest.loops[base - 1].rank not in moved and keep == "all":
         base -= 1  # weights that a batch rank does not move
     if place.rows is None:
-        return (Tile(buffer, _below(nest, base if form.keep == "all" else nest.shared)),)
-    by_stream = place.stream in moved and form.keep == "tile"
+        return (Tile(buffer, _below(nest, nest.shared if keep == "tile" else base)),)
+    by_stream = place.stream in moved and keep == "tile"
     if place.rows in moved and base == len(place.whole) and not by_stream:
         return (Tile(buffer, _below(nest, len(place.whole) + 1)),)
     streamed = len(place.whole) + 1 + (place.stream in user.einsum.ranks)
-    return (Tile(buffer, _below(nest, base if form.keep == "all" else streamed)),)
+    return (Tile(buffer, _below(nest, streamed if keep == "tile" else base)),)
 
 
 def _leaving(
@@ -340,8 +411,10 @@ def _leaving(
         kept = (Tile(buffer, _below(writer.nest, depth)),)
     elif summed:
         kept = (Tile(buffer, _below(writer.nest, summed[0])),)
-    direct = frozenset(p.einsum.name for p in using if _forwards(on, tensor, writer, p))
-    return (Option(True, Residency(outermost, kept, handed_to=direct)),)
+    return tuple(
+        Option(when, Residency(outermost, kept, handed_to=direct))
+        for when, direct in _handed(on, writer, using)
+    )
 
 
 def _before_iteration(cascade: Cascade, tensor: str, nest: EinsumMapping) -> int:
@@ -353,8 +426,8 @@ def _before_iteration(cascade: Cascade, tensor: str, nest: EinsumMapping) -> int
     return nest.shared
 
 
-def _forwards(on: Mapping, tensor: str, writer: _Placed, reader: _Placed) -> bool:
-    """Whether the tensor needs no memory between the two, at every point and candidate."""
+def _forwards(on: Mapping, writer: _Placed, reader: _Placed) -> Mask:
+    """Whether what one makes needs no memory on the way to the other."""
     w, r = writer.nest, reader.nest
     cascade, architecture = on.cascade, on.architecture
     ranks = {v.upper() for v in writer.einsum.output.variables}
@@ -367,7 +440,7 @@ def _forwards(on: Mapping, tensor: str, writer: _Placed, reader: _Placed) -> boo
                 return True
         spatial = product([lp for lp in w.loops if lp.spatial], frozenset(ranks))
         words = product(w.loops[common:], frozenset(ranks)) / spatial
-        return bool(np.all(words <= architecture.array(w.array).register_words))
+        return words <= architecture.array(w.array).register_words
     if (w.array, r.array) not in architecture.links:
         return False
     analysis = analysis_of(cascade)
@@ -382,4 +455,4 @@ def _order(nest: EinsumMapping, common: int, ranks: set[str]) -> list[str]:
     return [rank for i, rank in enumerate(found) if i == 0 or rank != found[i - 1]]
 
 
-__all__ = ["Form", "Keep", "bindings", "build"]
+__all__ = ["Form", "Keep", "bindings", "build", "build_each"]

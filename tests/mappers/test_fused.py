@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -17,15 +19,15 @@ LENGTHS = np.array([1024, 4096, 16384, 65536])
 MODEL = {"B": 64, "H": 12, "G": 4, "E": 64, "F": 64}
 
 
-def costs(mapper, name, architecture, **extents):
+def costs(mapper, name, architecture, objective=None, **extents):
     cascade = workloads.cascade(name) if isinstance(name, str) else name
     shape = {**MODEL, "P": LENGTHS, "M": LENGTHS, **extents}
-    shape = {**shape, "TOKENS": shape["M"]}
+    shape = {"TOKENS": shape["M"], **shape}
     names = {*cascade.ranks, *cascade.parameters} - own_extents(cascade)
     known = {k: v for k, v in shape.items() if k in names or (k in extents and k in cascade.ranks)}
     placed = mappers.place(
         mapper,
-        mappers.check_options(mapper, {}),
+        mappers.check_options(mapper, {"objective": objective} if objective else {}),
         cascade=cascade,
         architecture=load_architecture(architecture).resolve({}),
         shape={k: np.broadcast_to(v, LENGTHS.shape) for k, v in known.items()},
@@ -145,3 +147,87 @@ def test_a_point_does_not_depend_on_its_company():
         assert single.latency_s[0] == pytest.approx(together.latency_s[i])
         assert single.energy_pj[0] == pytest.approx(together.energy_pj[i])
         assert single.mapping_notes[0] == together.mapping_notes[i]
+
+
+ADDITIVE = ("latency_s", "energy_pj", "traffic_bytes")
+ARCHITECTURES = ("fusemax-cloud", "flat-cloud")
+EVERY = [
+    (name, ARCHITECTURES[i % 2], ADDITIVE[i % 3])
+    for i, name in enumerate(workloads.list_cascades("attention"))
+]
+SUSPECT = [  # was up to 25 times as much for a sequence of a batch
+    ("neighborhood-attention-2d", "fusemax-cloud", "traffic_bytes"),
+    ("neighborhood-attention-2d", "flat-cloud", "latency_s"),
+    ("rala", "fusemax-cloud", "latency_s"),
+    ("soft-attention", "fusemax-cloud", "traffic_bytes"),
+    ("window-attention", "fusemax-cloud", "latency_s"),
+    ("ffnified-attention", "fusemax-cloud", "latency_s"),
+    ("moh-attention", "flat-cloud", "traffic_bytes"),
+    ("paged-attention", "flat-cloud", "traffic_bytes"),
+    ("hedgehog", "fusemax-cloud", "energy_pj"),  # was priced otherwise than it was built
+]
+
+
+@pytest.mark.parametrize(("name", "architecture", "objective"), dict.fromkeys(EVERY + SUSPECT))
+def test_sequences_may_follow_one_another(name, architecture, objective):
+    """B sequences never cost more than B times one of them."""
+    batch = np.array([1, 3, 64, 1000])
+    cascade = workloads.cascade(name)
+    given = {k: v for k, v in {"D": 768, "N": 16384}.items() if k not in own_extents(cascade)}
+    if "B" not in cascade.ranks:
+        pytest.skip("no batch")
+    found = costs("fused", name, architecture, objective, B=batch, P=16384, M=16384, **given)
+    cost = getattr(found, objective)
+    if found.infeasible[0] is None:
+        assert np.all(cost <= batch * cost[0] * (1 + 1e-9))
+
+
+@pytest.mark.parametrize("name", ["neighborhood-attention-2d", "rala", "moh-attention"])
+def test_the_product_of_sums_is_searched_as_a_whole(name):
+    """Phases that follow one another share one ratio of latency to energy."""
+    batch = np.array([1, 3, 64, 1000])
+    given = {k: 16384 for k in ("P", "M", "N")}
+    found = costs("fused", name, "flat-cloud", B=batch, D=768, **given)
+    edp = found.latency_s * found.energy_pj / batch**2
+    assert np.all(edp <= edp[0] * (1 + 1e-3))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("objective", ADDITIVE)
+def test_windows_are_independent(architecture, objective):
+    windows = np.array([128, 1280, 2560, 5120])
+    found = costs("fused", "window-attention", architecture, objective, TOKENS=windows * 49)
+    each = getattr(found, objective) / windows
+    assert np.all(each[1:] <= each[:-1] * (1 + 1e-9))
+
+
+def with_buffer(mapper, name, size):
+    architecture = {"extends": "flat-cloud", "parameters": {"array_dim": 64}}
+    architecture |= {"memories": {"buffer": {"size_bytes": size}}}
+    cascade = workloads.cascade(name)
+    shape = {
+        k: v
+        for k, v in {**MODEL, "B": 2, "D": 768, "P": 4096, "M": 4096}.items()
+        if k in cascade.ranks
+    }
+    placed = mappers.place(
+        mapper, mappers.check_options(mapper, {}), cascade=cascade,
+        architecture=load_architecture(architecture).resolve({}), shape=shape,
+    )  # fmt: skip
+    return evaluate(placed)
+
+
+@pytest.mark.parametrize(("mapper", "name"), [
+    ("fused", "attention-1pass"), ("fused", "attention-3pass"), ("fused", "linear-attention"),
+    ("fused", "grouped-query-attention"), ("fused", "gated-attention"), ("flat", "attention-3pass"),
+])  # fmt: skip
+def test_a_buffer_that_is_too_small_is_told_what_is_missing_at_least(mapper, name):
+    if name not in workloads.list_cascades():
+        pytest.skip("no such cascade")
+    size, needs = 64, []
+    while (reason := with_buffer(mapper, name, size).infeasible[0]) is not None:
+        size = int(re.search(r"need ([\d,]+) bytes", reason)[1].replace(",", ""))
+        needs.append(size)
+        assert len(needs) <= 3  # a phase after the other may say what it needs
+    assert needs == sorted(needs)
+    assert with_buffer(mapper, name, size - 2).infeasible[0] is not None
