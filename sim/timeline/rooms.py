@@ -129,21 +129,31 @@ AHEAD = 8
 
 
 def _extra(on: Builder) -> dict[str, int]:
-    """More copies of tiles, in what the mapping leaves free: as many of each, smallest first."""
+    """More copies of tiles, in what the mapping leaves free: always of what has the fewest.
+
+    Of those with as few copies, the smallest first.
+    """
     found: dict[str, int] = {}
     for memory in on.architecture.memories[1:]:
         size = float(memory.size_bytes) / float(on.architecture.word_bytes)
         left = size - float(on.tally.footprint(memory.name))
-        tiles: dict[str, float] = {}
-        for (name, tensor, *_), words in on.tally.footprint_words.items():
+        words: dict[str, float] = {}
+        copies: dict[str, int] = {}
+        for (name, tensor, *_), held in on.tally.footprint_words.items():
             if name == memory.name:
-                copies = max(t.copies for t in _tiles(on, tensor, name))
-                tiles[tensor] = tiles.get(tensor, 0.0) + float(np.max(words)) / copies
-        for _ in range(AHEAD):
-            for tensor, words in sorted(tiles.items(), key=lambda tile: tile[1]):
-                if 0 < words <= left:
-                    found[tensor] = found.get(tensor, 0) + 1
-                    left -= words
+                copies[tensor] = max(t.copies for t in _tiles(on, tensor, name))
+                words[tensor] = words.get(tensor, 0.0) + float(np.max(held)) / copies[tensor]
+        while True:
+            fits = [
+                (copies[t] + found.get(t, 0), w, t)
+                for t, w in words.items()
+                if 0 < w <= left and found.get(t, 0) < AHEAD
+            ]
+            if not fits:
+                break
+            _, taken, tensor = min(fits)
+            found[tensor] = found.get(tensor, 0) + 1
+            left -= taken
     return found
 
 
