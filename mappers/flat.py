@@ -92,8 +92,9 @@ def _search(
     index = _first(*columns)
     lost = np.all(np.isnan(columns[0]), axis=-1)
     if np.any(lost):  # the mapping that lacks the least room says why
-        shape = np.broadcast_shapes(*(np.shape(v) for v in wider.shape.values()), rows.shape)
-        rooms = np.stack([np.broadcast_to(room_bytes(wider, p), shape) for p in tried])
+        needed = [room_bytes(wider, p) for p in tried]
+        shape = np.broadcast_shapes(rows.shape, *(np.shape(room) for room in needed))
+        rooms = np.stack([np.broadcast_to(room, shape) for room in needed])
         index = np.where(lost, np.argmin(rooms.min(axis=-1), axis=0), index)
         for room, (pair, choice) in zip(rooms, choices.items(), strict=True):
             at = np.argmin(room, axis=-1)[..., None]

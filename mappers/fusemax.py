@@ -222,7 +222,8 @@ def _serial(
     A 2D Einsum that needs a value of the 1D array begins a new step, behind the 1D Einsums on the
     way to it, which the array has to drain for. All other 1D Einsums run beside the 2D array; one
     that no other of its tile waits for, and that takes a single word a lane from the 2D array, runs
-    beside the first step of the next tile: there the word has had the time to drain. Returns the steps and the number of times that the array drains in a tile.
+    beside the first step of the next tile: there the word has had the time to drain. Returns the
+    steps and the number of times that the array drains in a tile.
     """
     array_of = {n.einsum: n.array for n in nests}
     shared = max((n.loops[: n.shared] for n in nests), key=len)

@@ -51,8 +51,14 @@ def rooms(on: Builder, spaces: Mapping[str, Space]) -> Rooms:
             continue
         if residency.home == IN_ARRAY or iterated_ranks(on.cascade, tensor):
             holder = _holder(on, tensor, writer)
-            if holder is not None:
-                copies[tensor], depth[tensor] = flight[holder], space.depth
+            if holder is None:
+                continue
+            copies[tensor], depth[tensor] = flight[holder], space.depth
+            common = _common(on, tensor, space)
+            if common < space.depth:  # a later pass reads it: all of a pass waits in registers
+                words = _words(on, tensor, space, common)
+                registers = float(on.architecture.array(holder).register_words)
+                copies[tensor], depth[tensor] = max(1, int(registers // words)), common
         elif residency.home != on.architecture.memories[0].name:
             tile = residency.of(writer)[0]
             position = on.nests[writer].position(tile.below)
@@ -94,6 +100,30 @@ def _holder(on: Builder, tensor: str, writer: str) -> str | None:
     return own
 
 
+def _common(on: Builder, tensor: str, space: Space) -> int:
+    """How many of the loops around its making all readers of a tensor's tile are in."""
+    common = space.depth
+    for _, reader, _ in on.readers((tensor,)):
+        names = [loop.name for loop in on.nests[reader].loops]
+        shared = 0
+        for level in space.levels[:common]:
+            if shared >= len(names) or names[shared] != level.name:
+                break
+            shared += 1
+        common = min(common, shared)
+    return common
+
+
+def _words(on: Builder, tensor: str, space: Space, depth: int) -> float:
+    """Words of a tensor that a PE makes inside of the first `depth` loops."""
+    use = next(u for u in on.uses if u.writes and u.tensor == tensor)
+    inside = 1.0
+    for loop in space.loops[depth:]:
+        if loop.rank in use.ranks and not loop.spatial:
+            inside *= float(loop.extent)
+    return inside
+
+
 def _in_flight(on: Builder, spaces: Mapping[str, Space], made: Mapping[str, str]) -> dict[str, int]:
     """Tiles that the registers of each array hold at the same time.
 
@@ -107,10 +137,9 @@ def _in_flight(on: Builder, spaces: Mapping[str, Space], made: Mapping[str, str]
             continue
         use = next(u for u in on.uses if u.writes and u.tensor == tensor)
         space = spaces[writer]
-        inside = 1.0
-        for loop in space.loops[space.depth :]:
-            if loop.rank in use.ranks and not loop.spatial:
-                inside *= float(loop.extent)
+        if _common(on, tensor, space) < space.depth:
+            continue
+        inside = _words(on, tensor, space, space.depth)
         for _, reader, _ in on.readers((tensor,)):
             parts = chunks(space, spaces[reader], use.ranks)
             inside = min(inside, inside / parts)
