@@ -130,8 +130,8 @@ class Engine:
             for port in self.ports:
                 while self._transfer(port, bound):
                     moved = True
-                    if bound == inf:
-                        bound = self._reference_start()
+                    if bound == inf:  # an array may go on now, and ask for something sooner
+                        break
             if moved:
                 continue
             main = next(q for q in self.queues if q.reference)
