@@ -16,6 +16,8 @@ from sim.timeline.streams import Need, Stream, Streams
 
 Shape = tuple[tuple[int, float], ...]
 """What an issue consists of: points and cycles a point of each of its tasks."""
+Key = tuple[int, float, int, float]
+"""What orders the tasks of a unit: epoch, place in it, iteration of a loop there, place in that."""
 
 
 class Deadlock(Exception):  # noqa: N818  (another order may go on)
@@ -78,7 +80,7 @@ class Engine:
         ]
         self.inner = max(1, self.all[self.reference].count // max(streams.spine.count, 1))
         self.reach = max(0.0, *(n.latency for s in self.all for n in s.needs), 0.0)
-        self.keys: list[tuple[int, tuple[int, float]]] = [(-1, (0, 0.0))] * len(self.all)
+        self.keys: list[tuple[int, Key]] = [(-1, (0, 0.0, 0, 0.0))] * len(self.all)
         self.shapes: dict[tuple[int, ...], Shape] = {}
         self.known: list[tuple[float, Need | None, int] | None] = [None] * len(self.all)
 
@@ -144,13 +146,13 @@ class Engine:
             raise Deadlock
         return self.run
 
-    def _key(self, index: int) -> tuple[int, float]:
+    def _key(self, index: int) -> Key:
         n = self.next[index]
         cached = self.keys[index]
         if cached[0] == n:
             return cached[1]
         stream = self.all[index]
-        key = (stream.epoch(n) + stream.lag, stream.rank)
+        key = (stream.epoch(n) + stream.lag, stream.place, stream.inner(n), stream.rank)
         self.keys[index] = (n, key)
         return key
 
@@ -253,7 +255,7 @@ class Engine:
 
         Nothing is taken that begins after `bound` while something unknown may be ready sooner.
         """
-        best: tuple[float, bool, tuple[int, float]] | None = None
+        best: tuple[float, bool, Key] | None = None
         chosen, blocked, free = -1, False, self.free[port.unit]
         for index in port.streams:
             if self.next[index] >= self.all[index].count:

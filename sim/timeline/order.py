@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import combinations
 from math import ceil
 
@@ -40,6 +41,13 @@ PIPELINES = (
 )
 """Tried in this order; deeper pipelines need more room for tiles on their way."""
 
+_APART = 1e4
+"""More than there are Einsums: between the places of one lag, or step, and the next."""
+
+
+_REMEMBERED = 4096
+"""Tasks of a stream whose epoch is not worked out again."""
+
 
 def ordered(on: Builder, streams: Streams, phase: Phase, distance: Distance) -> Streams:
     """The streams with epochs, lags and places in an epoch."""
@@ -62,9 +70,11 @@ def ordered(on: Builder, streams: Streams, phase: Phase, distance: Distance) -> 
         if i in behind:
             stream.epoch = _not_before(result, stream)
         place = float(steps.get(name, 0)) if phase.steps else -float(lags[i])
-        stream.rank = place * 1e4 + topological[name]
+        stream.rank = stream.place = place * _APART + topological[name]
     if phase.steps:
         _barriers(on, result, computes, steps)
+    else:
+        _inside(result, behind)
     _group(result, phase)
     for i, stream in enumerate(streams.all):
         if stream.kind != "compute":
@@ -90,12 +100,12 @@ def _epochs(spine: Space, space: Space, after: bool) -> Counter:
         common += 1
     deeper = {v.rank for v in spine.levels[common:]}
     own = {v.rank for v in space.levels[common:]}
+    inside = Space(spine.loops, spine.depth)
 
     def epoch(task: int) -> int:
         digits = space.digits(task)
         coordinates = space.last(digits) if after else space.first(digits)
         limits = {rank: coordinates[rank] for rank in deeper & own}
-        inside = Space(spine.loops, spine.depth)
         found = inside.latest(limits) if after else inside.earliest(limits)
         rest = inside.digits(found)[common:]
         total = 0
@@ -103,7 +113,7 @@ def _epochs(spine: Space, space: Space, after: bool) -> Counter:
             total = total * level.extent + digit
         return total
 
-    return epoch
+    return lru_cache(_REMEMBERED)(epoch)
 
 
 def _not_before(streams: list[Stream], stream: Stream) -> Counter:
@@ -115,6 +125,7 @@ def _not_before(streams: list[Stream], stream: Stream) -> Counter:
         if need.sort == "value" and streams[need.producer].kind == "compute"
     ]
 
+    @lru_cache(_REMEMBERED)
     def of(task: int) -> int:
         found = own(task)
         for source, count in sources:
@@ -130,7 +141,7 @@ def _not_before(streams: list[Stream], stream: Stream) -> Counter:
                 found = max(found, of(task - task % (inside // level.extent) - 1))
         return found
 
-    return epoch
+    return lru_cache(_REMEMBERED)(epoch)
 
 
 def _behind(on: Builder, streams: Streams, computes: Sequence[int]) -> set[int]:
@@ -244,18 +255,31 @@ def _group(streams: list[Stream], phase: Phase) -> None:
                 streams[i].group = number
 
 
+def _inside(streams: list[Stream], behind: set[int]) -> None:
+    """Einsums behind an epoch that share a loop there go through it together, each with its lag."""
+    loops: dict[tuple[object, ...], list[Stream]] = {}
+    for i in sorted(behind):
+        loops.setdefault(tuple(streams[i].space.levels), []).append(streams[i])
+    for together in loops.values():
+        lag = min(stream.lag for stream in together)
+        place = min(stream.place + (stream.lag - lag) * _APART for stream in together)
+        for stream in together:
+            later = stream.lag - lag
+            stream.inner = lambda task, later=later: task + later  # type: ignore[misc]
+            stream.lag, stream.place = lag, place
+
+
 def _follow(streams: list[Stream], index: int) -> None:
     """A load is as urgent as the first task that needs it, a store as the last that it needs."""
     moved = streams[index]
     stream = next(s for s in streams if s.kind == "compute" and s.einsum == moved.einsum)
     inner = max(stream.space.count // max(moved.space.count, 1), 1)
-    epoch, tasks, slices = stream.epoch, stream.space.count, moved.slices
+    epoch, within, tasks, slices = stream.epoch, stream.inner, stream.space.count, moved.slices
 
-    def load(piece: int) -> int:
-        return epoch(min(piece // slices * inner, tasks - 1))
+    def task(piece: int) -> int:
+        first = piece // slices * inner
+        return min(first if moved.kind == "load" else first + inner - 1, tasks - 1)
 
-    def store(tile: int) -> int:
-        return epoch(min((tile + 1) * inner, tasks) - 1)
-
-    moved.epoch = load if moved.kind == "load" else store
-    moved.lag, moved.rank = stream.lag, stream.rank
+    moved.epoch = lambda piece: epoch(task(piece))
+    moved.inner = lambda piece: within(task(piece))
+    moved.lag, moved.rank, moved.place = stream.lag, stream.rank, stream.place

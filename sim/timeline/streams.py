@@ -43,8 +43,9 @@ class Stream:
     """Equal tasks of `cycles` each, in which a PE (or port) handles `points` one after the other.
 
     `epoch(n)` is the iteration of the phase's common loops to which task n belongs, `lag` by how
-    many epochs it comes later in the order of its unit, `rank` its place in an epoch. A long
-    transfer goes in `slices`, tasks of their own, so that others come in between.
+    many epochs it comes later in the order of its unit, `rank` its place in an epoch. Einsums of a
+    loop inside of an epoch have one `place` in it; there, task n belongs to iteration `inner(n)`. A
+    long transfer goes in `slices`, tasks of their own, so that others come in between.
     """
 
     name: str
@@ -57,6 +58,8 @@ class Stream:
     epoch: Callable[[int], int] = lambda task: task
     lag: int = 0
     rank: float = 0.0
+    place: float = 0.0
+    inner: Callable[[int], int] = lambda task: 0
     needs: list[Need] = field(default_factory=list)
     group: int | None = None
     slices: int = 1
