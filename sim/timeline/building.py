@@ -352,10 +352,10 @@ class Builder:
         key = (use.tensor, None if tile is None else tile.memory, names, use.ranks)
         common = position is not None and position <= m.shared
         if common and key in fetched:
-            self._loaded(reader, fetched[key], depth, use.tensor, room)
+            self._loaded(reader, fetched[key], depth, use.tensor, room.loads.get(use.tensor, 1))
             return
         name = f"load {use.tensor}"
-        if tile is None or depth > space.depth:  # moved as the array asks for it
+        if depth > space.depth or (tile is None and depth == space.depth):  # as the array asks
             inside = prod(int(lp.extent) for lp in m.loops[space.depth : depth])
             cycles = self._cycles(memory, words * inside)
             slices = min(self._slices(cycles), max(inside, 1))
@@ -378,16 +378,16 @@ class Builder:
             index = self._add(
                 Stream(name, "load", memory, tiles, cycles / slices, 1, m.einsum, slices=slices)
             )
-            self._loaded(reader, index, depth, use.tensor, room)
+            copies = STREAMED if tile is None else room.loads.get(use.tensor, 1)
+            self._loaded(reader, index, depth, use.tensor, copies)
         if common:
             fetched[key] = index
         self._written_before(use, index)
 
-    def _loaded(self, reader: int, load: int, depth: int, tensor: str, room: Rooms) -> None:
+    def _loaded(self, reader: int, load: int, depth: int, tensor: str, copies: int) -> None:
         """A task waits for its tile, and the tile for room."""
         space = self.streams[reader].space
         inner = prod(v.extent for v in space.levels[depth:])
-        copies = room.loads.get(tensor, 1)
         slices = self.streams[load].slices
 
         def loaded(task: int) -> int:
@@ -425,7 +425,7 @@ class Builder:
         latency = 0.0
         if len(self.architecture.array(m.array).shape) > 1:
             latency = float(self.architecture.array(m.array).drain_cycles)
-        if tile is None or depth > space.depth:
+        if depth > space.depth or (tile is None and depth == space.depth):
             inside = prod(int(lp.extent) for lp in m.loops[space.depth : depth])
             cycles = self._cycles(memory, words * inside)
             index = self._add(Stream(name, "store", memory, space, cycles, 1, m.einsum))
@@ -442,7 +442,7 @@ class Builder:
             self.streams[index].einsum = m.einsum
             need = Need(writer, lambda v: (v + 1) * inner, 1, latency, 1, "value", m.einsum)
             self.streams[index].needs.append(need)
-            copies = room.loads.get(use.tensor, 1)
+            copies = STREAMED if tile is None else room.loads.get(use.tensor, 1)
             back = Need(
                 index, lambda task: task // inner - copies + 1, 1, 0.0, 1, "room", use.tensor
             )
@@ -516,6 +516,9 @@ class Builder:
 
 SLICES = 64
 """Parts into which a long transfer is cut at most."""
+
+STREAMED = 2
+"""Parts of a tensor without a tile on chip that are on their way: one moves, one is in use."""
 
 STAGED = 4
 """Tasks whose spilled parts are on their way from or to the outermost memory at the same time."""
