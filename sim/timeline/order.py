@@ -68,13 +68,13 @@ def ordered(on: Builder, streams: Streams, phase: Phase, distance: Distance) -> 
         stream.epoch = _epochs(spine, stream.space, after=i in behind)
         stream.lag = lags[i]
         if i in behind:
-            stream.epoch = _not_before(result, stream)
+            stream.epoch = _not_before(result, streams, i)
         place = float(steps.get(name, 0)) if phase.steps else -float(lags[i])
         stream.rank = stream.place = place * _APART + topological[name]
     if phase.steps:
         _barriers(on, result, computes, steps)
     else:
-        _inside(result, behind)
+        _inside(result, [i for i in behind if not _along(spine, result[i].space)])
     _group(result, phase)
     for i, stream in enumerate(streams.all):
         if stream.kind != "compute":
@@ -116,13 +116,19 @@ def _epochs(spine: Space, space: Space, after: bool) -> Counter:
     return lru_cache(_REMEMBERED)(epoch)
 
 
-def _not_before(streams: list[Stream], stream: Stream) -> Counter:
-    """The epoch of a task: in none before those of the values that it, or one before it, needs."""
+def _not_before(ordering: list[Stream], streams: Streams, index: int) -> Counter:
+    """The epoch of a task: in none before those of the values that it, or one before it, needs.
+
+    A running value needs no looking after: it is of an iteration that has passed.
+    """
+    stream = ordering[index]
     own, space = stream.epoch, stream.space
     sources = [
-        (streams[need.producer], need.count)
+        (ordering[need.producer], need.count)
         for need in stream.needs
-        if need.sort == "value" and streams[need.producer].kind == "compute"
+        if need.sort == "value"
+        and ordering[need.producer].kind == "compute"
+        and not _tiles_back(streams, index, need)
     ]
 
     @lru_cache(_REMEMBERED)
@@ -255,7 +261,13 @@ def _group(streams: list[Stream], phase: Phase) -> None:
                 streams[i].group = number
 
 
-def _inside(streams: list[Stream], behind: set[int]) -> None:
+def _along(spine: Space, space: Space) -> bool:
+    """Whether all the loops of a space are the first ones of the spine."""
+    names = [v.name for v in space.levels]
+    return names == [v.name for v in spine.levels[: len(names)]]
+
+
+def _inside(streams: list[Stream], behind: list[int]) -> None:
     """Einsums behind an epoch that share a loop there go through it together, each with its lag."""
     loops: dict[tuple[object, ...], list[Stream]] = {}
     for i in sorted(behind):
