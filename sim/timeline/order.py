@@ -23,7 +23,7 @@ from sim.timeline.streams import Need, Stream, Streams
 class Distance:
     """Epochs between a value and its use on another array, or behind the way out of one.
 
-    With `tiles`, not epochs but the larger tiles of Einsums that do not follow all common loops.
+    With `tiles`, from and to Einsums that do not follow all common loops: their larger tiles.
     """
 
     hop: int
@@ -177,17 +177,17 @@ def _lags(
     for i in computes:
         stream = streams.all[i]
         busy[stream.unit] = busy.get(stream.unit, 0.0) + stream.cycles * stream.count / epochs
-    scale = 1
-    if distance.tiles:
-        scale = max(epochs // max(streams.all[i].count, 1) for i in computes)
-    period = scale * (max(busy.values(), default=1.0) or 1.0)
+    period = max(busy.values(), default=1.0) or 1.0
     edges: list[tuple[int, int, int]] = []  # reader, writer, epochs between them at least
     for i in computes:
         for need in streams.all[i].needs:
             if need.sort != "value" or streams.all[need.producer].kind != "compute":
                 continue
             crosses = streams.all[need.producer].unit != streams.all[i].unit or need.latency > 0
-            far = scale * (distance.hop + distance.per_latency * ceil(need.latency / period))
+            count = min(streams.all[i].count, streams.all[need.producer].count)
+            scale = max(epochs // max(count, 1), 1) if distance.tiles else 1
+            behind = ceil(need.latency / (scale * period))
+            far = scale * (distance.hop + distance.per_latency * behind)
             back = _tiles_back(streams, i, need)
             edges.append((i, need.producer, (far if crosses else 0) - back))
     lags = dict.fromkeys(computes, 0)
