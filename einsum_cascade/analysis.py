@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, reduce
 from typing import Any
 
-from einsum_cascade.affine import mixed_radix
 from einsum_cascade.bounds import Reload, reload_bound, reloads
 from einsum_cascade.cascade import Cascade, Einsum, Shape
 from einsum_cascade.dependencies import Dependency, dependencies
@@ -26,8 +25,8 @@ from einsum_cascade.passes import (
     explain,
     family,
 )
+from einsum_cascade.reached import reached
 from einsum_cascade.shapes import numbers, points_in, size_in, symbols
-from einsum_cascade.tiles import touched
 from einsum_cascade.views import Shown, reads
 
 
@@ -98,7 +97,8 @@ class PassAnalysis:
         return self._on(rank).levels[einsum]
 
     def fusible(self, einsums: Iterable[str], rank: str) -> bool:
-        """Whether the Einsums can share one loop over `rank`: no barrier lies between any two.
+        """Whether the Einsums can share one loop over `rank`: no barrier lies between any two, and
+        none needs, at one coordinate, what another one makes at a different coordinate.
 
         Exact, where equal levels are merely enough: an Einsum of level 1 that nothing of level 2
         waits for can run in the second pass as well. Those that do not iterate over the rank are
@@ -111,7 +111,20 @@ class PassAnalysis:
         analysis = self._on(rank)
         names = [self.cascade.einsum(name).name for name in einsums]
         names = [name for name in names if analysis.levels[name]]
-        return not any(analysis.behind[name].intersection(names) for name in names)
+        if any(analysis.behind[name].intersection(names) for name in names):
+            return False
+        sharing = [name for name in names if rank in self.cascade.einsum(name).ranks]
+        return not any(analysis.separate[name].intersection(sharing) for name in sharing)
+
+    def waits(self, einsums: Iterable[str], rank: str) -> bool:
+        """Whether one of the Einsums needs the whole traversal of another one behind it."""
+        analysis, names = self._on(rank), tuple(einsums)
+        return any(analysis.behind[name].intersection(names) for name in names)
+
+    def in_order(self, einsums: Iterable[str]) -> tuple[str, ...]:
+        """The Einsums in the order of their dependencies."""
+        names = {self.cascade.einsum(name).name for name in einsums}
+        return tuple(e.name for e in self.cascade.order if e.name in names)
 
     def completed(self, einsum: str, rank: str) -> int:
         """How many traversals of the rank must be complete before (a step of) the Einsum."""
@@ -254,66 +267,38 @@ class PassAnalysis:
         """Words of the tensor that an Einsum reads or, of an output, writes at least.
 
         What filters on coordinates leave out is not moved, nor what a filter on data is expected
-        to leave out; a table of data may point to as many coordinates as it has entries.
+        to leave out; a table of data may point to as many coordinates as it has entries. Of several
+        Einsums that read it, the one that reads most counts.
         """
         cascade = self.cascade
-        role, ranks = cascade.tensors[tensor].role, cascade.tensors[tensor].ranks
+        role = cascade.tensors[tensor].role
+        whole = size_in(cascade, tensor, values)
         if role != "input":
             made = [e for e in cascade.producers[tensor] if e.filters or e.data_filters]
             if len(made) != len(cascade.producers[tensor]):
-                return size_in(cascade, tensor, values)
+                return whole
             uses = [(e, Shown(tensor, e.output.indices)) for e in made]
         else:
             outputs = cascade.outputs
             every = [e for e in cascade.einsums if not e.is_view or e.output.tensor in outputs]
             uses = [(e, s) for e in every for s in reads(cascade, e) if s.tensor == tensor]
         if not uses:
-            return size_in(cascade, tensor, values)
-        total: Any = 1
-        left = [touched(cascade, e, values, ranks) for e, _ in uses]
-        for position, extent in enumerate(cascade.tensors[tensor].extents):
-            indices = {s.indices[position] for _, s in uses}
-            if all(index.is_constant for index in indices):
-                total = total * len(indices)
-                continue
-            full = extent.evaluate(values, {})
-            counts = [
-                self._reached(s, position, full, found, values)
-                for (_, s), found in zip(uses, left, strict=True)
-            ]
-            if any(count is full for count in counts):
-                total = total * full
-            else:
-                total = total * reduce(maximum, counts)
-        if all("" in found for found in left):
-            total = total * reduce(maximum, [found[""] for found in left])
-        return total
-
-    def _reached(
-        self, use: Shown, position: int, full: Any, left: Mapping[str, Any], values: Any
-    ) -> Any:
-        """Coordinates that one use reaches along one rank of its tensor."""
-        index = use.indices[position]
-        if position in use.scattered:
-            entries: Any = 1
-            for variable in index.variables:
-                entries = entries * values[variable.upper()]
-            return minimum(full, entries)
-        rank = self.cascade.ranks[self.cascade.tensors[use.tensor].ranks[position]]
-        whole = rank.partition and index == mixed_radix(rank.partition)
-        moving = rank.variable if whole else index.variable
-        if moving is not None:
-            return left.get(moving, full)
-        points: Any = 1
-        span: Any = 1
-        for term in index.terms:
-            if term.variable:
-                extent = values[term.variable.upper()]
-                stride: Any = abs(term.coefficient)
-                for symbol in term.symbols:
-                    stride = stride * values[symbol]
-                points, span = points * extent, span + stride * (extent - 1)
-        return minimum(full, minimum(points, span))
+            return whole
+        fixed = [
+            position
+            for position in range(len(cascade.tensors[tensor].ranks))
+            if all(use.indices[position].is_constant for _, use in uses)
+        ]
+        found: dict[tuple[Any, ...], list[Any]] = {}
+        for einsum, use in uses:
+            here = tuple(use.indices[position] for position in fixed)
+            words = reached(cascade, einsum, use, values)
+            if hasattr(words, "free_symbols") and words == whole:
+                return whole
+            if not any(words is other for other in found.setdefault(here, [])):
+                found[here].append(words)
+        total = sum(reduce(maximum, words) for words in found.values())
+        return total if len(found) == 1 else minimum(total, whole)
 
     @cached_property
     def reloads(self) -> tuple[Reload, ...]:

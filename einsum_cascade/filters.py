@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -43,18 +44,21 @@ def holds(
 class Band:
     """Variables that filters tie together, and what they demand.
 
-    With one name x: `low <= x <= high`; with two: `low <= x - y <= high`, where `ranges` of y is
-    mirrored if the filters bound x + y (`mirrored`). None is no bound. `closed` is false when the
-    filters have another form: their points can only be enumerated.
+    With one name x: `low <= x <= high`; with two: `low <= x - y <= high`, where y is mirrored in
+    its range if the filters bound x + y (`mirrored`). None is no bound. `within` are the ranges
+    that filters on one of two names leave, of y mirrored too. `closed` is false when the filters
+    have another form: their points can only be enumerated. `texts` name the filters.
     """
 
     names: tuple[str, ...]
     ranges: tuple[tuple[Any, Any], ...]
+    within: tuple[tuple[Any, Any], ...] = ()
     low: Any = None
     high: Any = None
     mirrored: bool = False
     closed: bool = True
     conditions: tuple[tuple[Affine, Condition], ...] = ()
+    texts: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -73,22 +77,66 @@ class Filtered:
 def filtered_space(cascade: Cascade, einsum: Einsum, values: Mapping[str, Any]) -> Filtered:
     """What the filters of `einsum` leave; `values` as in `shapes.points_in`."""
     ranges = iteration_ranges(cascade, einsum, values)
+    tied = _tied(cascade, einsum.name)
+    for whole in tied.wholes:
+        ranges[whole.lower()] = (0, values[whole])
+    bands = tuple(_band(group, ranges, values) for group in tied.groups)
+    used = {name for group in tied.groups for name in group.names} | tied.parts
+    free = {name: ends for name, ends in ranges.items() if name not in used}
+    return Filtered(bands, free, holds(tied.constant, values, {}))
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Variables that filters tie together, and what these say of them: together, and of each."""
+
+    names: tuple[str, ...]
+    conditions: tuple[tuple[Affine, Condition], ...]
+    tying: tuple[tuple[Affine, Condition], ...]
+    alone: tuple[tuple[tuple[Affine, Condition], ...], ...]
+    texts: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Tied:
+    """What the filters of an Einsum tie together, for any shape. `wholes` are ranks that stand for
+    their `parts`."""
+
+    groups: tuple[_Group, ...]
+    constant: tuple[Condition, ...]
+    wholes: tuple[str, ...]
+    parts: frozenset[str]
+
+
+@lru_cache(maxsize=4096)
+def _tied(cascade: Cascade, name: str) -> _Tied:
+    einsum = cascade.einsum(name)
+    own = {rank.lower() for rank in einsum.ranks}
     plain = [(c.left - c.right, c) for c in einsum.filters]
-    together = dict(ranges)
-    differences = [(_whole(cascade, d, together, values), c) for d, c in plain]
-    if all(v in together for d, _ in differences for v in d.variables):
-        ranges = together
-    else:  # a part is also filtered on its own
-        differences = plain
-    constant = tuple(c for d, c in differences if not d.variables)
-    bands = []
-    free = dict(ranges)
+    variables, wholes = set(own), []
+    differences = []
+    for difference, condition in plain:
+        joined, found = _whole(cascade, difference, variables)
+        differences.append((joined, condition))
+        wholes += found
+    if not all(v in variables for d, _ in differences for v in d.variables):
+        differences, variables, wholes = plain, own, []  # a part is also filtered on its own
+    groups = []
     for group in _groups([d for d, _ in differences]):
-        mine = [(d, c) for d, c in differences if set(d.variables) & group]
-        bands.append(_band(mine, group, ranges, values))
-        for name in group:
-            free.pop(name)
-    return Filtered(tuple(bands), free, holds(constant, values, {}))
+        names = tuple(sorted(group))
+        mine = tuple((d, c) for d, c in differences if set(d.variables) & group)
+        alone = [each for each in mine if len(names) > 1 and len(each[0].variables) == 1]
+        groups.append(
+            _Group(
+                names,
+                mine,
+                tuple(each for each in mine if each not in alone),
+                tuple(tuple(a for a in alone if a[0].variables == (n,)) for n in names),
+                frozenset(f"{d} {c.comparison}" for d, c in mine),
+            )
+        )
+    constant = tuple(c for d, c in differences if not d.variables)
+    return _Tied(tuple(groups), constant, tuple(dict.fromkeys(wholes)), frozenset(own - variables))
 
 
 def filtered_points(cascade: Cascade, einsum: Einsum, values: Mapping[str, Any]) -> Any:
@@ -96,7 +144,7 @@ def filtered_points(cascade: Cascade, einsum: Einsum, values: Mapping[str, Any])
     space = filtered_space(cascade, einsum, values)
     total: Any = 1
     for band in space.bands:
-        total = total * (_count(band) if band.closed else _enumerated(band, values, einsum))
+        total = total * counted(band, values, einsum)
     for start, stop in space.free.values():
         total = total * (stop - start)
     if space.always is np.True_ or space.always is True:
@@ -105,22 +153,23 @@ def filtered_points(cascade: Cascade, einsum: Einsum, values: Mapping[str, Any])
     return total * (int(truth) if np.ndim(truth) == 0 else truth.astype(np.float64))
 
 
-def _whole(
-    cascade: Cascade, difference: Affine, ranges: Ranges, values: Mapping[str, Any]
-) -> Affine:
-    """`m1*M0+m0` put together to `m` again, whose range is added to `ranges`."""
+def _whole(cascade: Cascade, difference: Affine, variables: set[str]) -> tuple[Affine, list[str]]:
+    """`m1*M0+m0` put together to `m` again, which takes the place of its parts in `variables`; and
+    the ranks put together."""
+    found = []
     for rank in cascade.ranks.values():
-        together = rank.variable in ranges
-        if not rank.partition or not (together or all(p.lower() in ranges for p in rank.partition)):
+        together = rank.variable in variables
+        inner = {p.lower() for p in rank.partition}
+        if not inner or not (together or inner <= variables):
             continue
         parts = mixed_radix(rank.partition)
         for whole, factor in ((parts, 1), (-parts, -1)):
             if set(whole.terms) <= set(difference.terms):
                 difference = difference - whole + Affine((Term(rank.variable, (), factor),))
-                for part in rank.partition:
-                    ranges.pop(part.lower(), None)
-                ranges[rank.variable] = (0, values[rank.name])
-    return difference
+                variables -= inner
+                variables.add(rank.variable)
+                found.append(rank.name)
+    return difference, found
 
 
 def _groups(differences: list[Affine]) -> list[set[str]]:
@@ -135,31 +184,54 @@ def _groups(differences: list[Affine]) -> list[set[str]]:
     return groups
 
 
-def _band(
-    conditions: list[tuple[Affine, Condition]],
-    group: set[str],
-    ranges: Ranges,
-    values: Mapping[str, Any],
-) -> Band:
-    names = tuple(sorted(group))
+def _band(group: _Group, ranges: Ranges, values: Mapping[str, Any]) -> Band:
+    names, conditions = group.names, group.conditions
     mine = tuple(ranges[n] for n in names)
+    within = [
+        _within(alone, n, ends, values)
+        for alone, n, ends in zip(group.alone, names, mine, strict=True)
+    ]
     for mirrored in (False, True):
-        bounds = _bounds(conditions, names, values, mirrored)
-        if bounds is None:
+        bounds = _bounds(group.tying, names, values, mirrored)
+        if bounds is None or None in within:
             continue
         low, high = bounds
         if mirrored and len(names) == 2:  # x + y = x - y' + shift, y' = shift - y
             shift = mine[1][0] + mine[1][1] - 1
             low = None if low is None else low - shift
             high = None if high is None else high - shift
-        return Band(names, mine, low, high, mirrored)
-    return Band(names, mine, closed=False, conditions=tuple(conditions))
+            if within[1] is not mine[1]:
+                within[1] = (shift + 1 - within[1][1], shift + 1 - within[1][0])
+        return Band(names, mine, tuple(within), low, high, mirrored, True, conditions, group.texts)
+    return Band(names, mine, mine, closed=False, conditions=conditions)
+
+
+def _within(
+    conditions: Sequence[tuple[Affine, Condition]],
+    name: str,
+    whole: tuple[Any, Any],
+    values: Mapping[str, Any],
+) -> Any:
+    """The range that filters on one variable leave, not below empty; None for another form."""
+    if not conditions:
+        return whole
+    bounds = _bounds(conditions, (name,), values, False)
+    if bounds is None:
+        return None
+    start = whole[0] if bounds[0] is None else maximum(bounds[0], whole[0])
+    stop = whole[1] if bounds[1] is None else minimum(bounds[1] + 1, whole[1])
+    return start, maximum(start, stop)
+
+
+def counted(band: Band, values: Mapping[str, Any], einsum: Einsum) -> Any:
+    """Points of a band."""
+    return _count(band) if band.closed else _enumerated(band, values, einsum)
 
 
 def _count(band: Band) -> Any:
     """Points of a band in closed form."""
     low, high = band.low, band.high
-    (start, stop), *others = band.ranges
+    (start, stop), *others = band.within
     if not others:
         first = start if low is None else maximum(low, start)
         end = stop if high is None else minimum(high + 1, stop)
@@ -171,8 +243,54 @@ def _count(band: Band) -> Any:
     return maximum(top - below, 0)
 
 
+def reach(band: Band, position: int) -> Any:
+    """How many coordinates of one variable of a closed band have a point."""
+    start, stop = band.within[position]
+    low, high = band.low, band.high
+    empty: Any = False
+    if len(band.names) == 2:
+        other = band.within[1 - position]
+        for least, most in ((low, high), (other[0], other[1] - 1)):
+            if least is not None and most is not None and not hasattr(least - most, "free_symbols"):
+                empty = empty | (least > most)
+        if position == 0:
+            low = None if low is None else low + other[0]
+            high = None if high is None else high + other[1] - 1
+        else:
+            low, high = (
+                None if high is None else other[0] - high,
+                None if low is None else other[1] - 1 - low,
+            )
+    first = start if low is None else maximum(low, start)
+    end = stop if high is None else minimum(high + 1, stop)
+    found = maximum(end - first, 0)
+    if empty is False:
+        return found
+    return (0 if empty else found) if np.ndim(empty) == 0 else np.where(empty, 0, found)
+
+
+def reach_at_best(band: Band, position: int) -> Any:
+    """How many coordinates one variable of a closed band of two has at most, at one of the other.
+
+    At y these are min(extent, width of the band, high + y - start + 1, stop - low - y): one grows
+    with y, one falls, and where they meet neither is less than the first two.
+    """
+    (start, stop), (other, end) = band.within[position], band.within[1 - position]
+    low, high = band.low, band.high
+    if position == 1:
+        low, high = None if high is None else -high, None if low is None else -low
+    found = stop - start
+    if low is not None and high is not None:
+        found = minimum(found, high - low + 1)
+    if high is not None:
+        found = minimum(found, high + end - start)
+    if low is not None:
+        found = minimum(found, stop - low - other)
+    return maximum(found, 0)
+
+
 def _bounds(
-    conditions: list[tuple[Affine, Condition]],
+    conditions: Sequence[tuple[Affine, Condition]],
     names: tuple[str, ...],
     values: Mapping[str, Any],
     mirrored: bool,
@@ -278,4 +396,15 @@ def _enumerated(band: Band, values: Mapping[str, Any], einsum: Einsum) -> Any:
     return int(counts) if counts.ndim == 0 else counts
 
 
-__all__ = ["Band", "Filtered", "filtered_points", "filtered_space", "holds", "maximum", "minimum"]
+__all__ = [
+    "Band",
+    "Filtered",
+    "counted",
+    "filtered_points",
+    "filtered_space",
+    "holds",
+    "maximum",
+    "minimum",
+    "reach",
+    "reach_at_best",
+]

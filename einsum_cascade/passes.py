@@ -18,17 +18,23 @@ tensors shift a pass, they do not add one.
 An iterative rank adds no pass: the value of the previous coordinate is there already. A terminal
 coordinate (`RD[M1,p]`) is there only once the whole rank was traversed. A partitioned rank is
 traversed as often as its outermost part; a reduction over an inner part is a barrier inside a tile.
+
+Two Einsums that share a loop over R are at the same coordinate of it. So an Einsum that reads what
+another one made at any other coordinate (`S[p+1]`, `S[2*p]`, `S[P-1-p]`, `S[T[p]]`, `S[q]`) cannot
+share a loop with it, be there a barrier or not: see `separate`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from einsum_cascade.affine import mixed_radix
+from einsum_cascade.affine import Affine, Term, mixed_radix
 from einsum_cascade.cascade import Access, Cascade, Einsum
 from einsum_cascade.dependencies import Dependency
 from einsum_cascade.source import InputError
+from einsum_cascade.views import is_table
 
 
 @lru_cache(maxsize=1024)
@@ -93,7 +99,8 @@ class RankAnalysis:
     traversals that must be complete before X (at all, when it does not iterate over the rank).
     `forced_by[X]` is the dependency that set the number. `latest[X]` is the last level at which X
     can run without adding a level to the rank. `behind[X]` are the Einsums whose traversal of the
-    rank must be complete before X.
+    rank must be complete before X, `separate[X]` those and the ones of which X, at one coordinate,
+    needs another coordinate.
     """
 
     rank: str
@@ -103,6 +110,7 @@ class RankAnalysis:
     forced_by: dict[str, Dependency]
     latest: dict[str, int]
     behind: dict[str, frozenset[str]]
+    separate: dict[str, frozenset[str]]
 
     def apart(self, one: str, other: str) -> bool:
         """Whether no schedule with the fewest passes has both Einsums in one pass."""
@@ -134,11 +142,11 @@ def analyze_rank(
         changed = False
         for einsum in cascade.order:
             for edge in into[einsum.name]:
-                behind = completed[edge.producer.name]
+                done = completed[edge.producer.name]
                 if counted[edge.producer.name] and _is_barrier(cascade, edge, along):
-                    behind += 1
-                if behind > completed[einsum.name]:
-                    completed[einsum.name] = behind
+                    done += 1
+                if done > completed[einsum.name]:
+                    completed[einsum.name] = done
                     forced_by[einsum.name] = edge
                     changed = True
         if not changed:
@@ -150,9 +158,9 @@ def analyze_rank(
         for einsum in cascade.einsums
     }
     latest = _latest(cascade, into, along, counted, levels)
-    return RankAnalysis(
-        rank, along, levels, completed, forced_by, latest, _behind(cascade, into, along, counted)
-    )
+    behind = _behind(cascade, into, along, counted)
+    separate = _behind(cascade, into, along, counted, _partition(cascade, rank))
+    return RankAnalysis(rank, along, levels, completed, forced_by, latest, behind, separate)
 
 
 def _latest(
@@ -189,8 +197,10 @@ def _behind(
     into: dict[str, list[Dependency]],
     along: frozenset[str],
     counted: dict[str, bool],
+    own: frozenset[str] = frozenset(),
 ) -> dict[str, frozenset[str]]:
-    """For each Einsum, those whose whole traversal must precede it."""
+    """For each Einsum, those whose whole traversal must precede it; and those too of which it needs
+    another coordinate than its own, of the ranks `own`."""
     behind: dict[str, frozenset[str]] = {name: frozenset() for name in counted}
     upstream = {name: frozenset([name] if counted[name] else []) for name in counted}
     for _ in range(len(counted) + 1):
@@ -202,7 +212,10 @@ def _behind(
                 producer = edge.producer.name
                 up |= upstream[producer]
                 done |= behind[producer]
-                if counted[producer] and _is_barrier(cascade, edge, along):
+                if counted[producer] and (
+                    _is_barrier(cascade, edge, along)
+                    or (own and not _is_same_coordinate(cascade, edge, own))
+                ):
                     done |= upstream[producer]
             if (up, done) != (upstream[name], behind[name]):
                 upstream[name], behind[name] = up, done
@@ -220,23 +233,115 @@ def _is_barrier(cascade: Cascade, edge: Dependency, along: frozenset[str]) -> bo
     """Whether the consumer needs the producer's whole traversal behind it, not one element."""
     if not carries(edge.producer.output, along):
         return True  # the rank was reduced
-    access = edge.access
     kept = edge.consumer.output.variables
-    for rank, index, written in zip(
-        cascade.tensors[access.tensor].ranks,
-        access.indices,
-        edge.producer.output.indices,
-        strict=True,
-    ):
-        if not any(v.upper() in along for v in written.variables):
-            continue
+    for position, rank, index, _ in _positions(cascade, edge, along):
+        if _is_pointed_at(cascade, edge.access, position):
+            return True  # by data: which element comes first is not known before
         if any(v.upper() in along for v in index.variables):
-            return False
+            return _is_turned(edge.access, position, along) and _meets(cascade, edge, along)
         if index.is_constant:
             # The order along a rank that is not iterative is free: its one element may be first.
             return index.is_terminal and cascade.ranks[rank].iterative
         return not any(v in kept for v in index.variables)  # read under another rank's variable
     return False
+
+
+def _positions(
+    cascade: Cascade, edge: Dependency, along: frozenset[str]
+) -> Iterator[tuple[int, str, Affine, Affine]]:
+    """Where the producer writes along the rank: position, rank, index read and index written."""
+    for position, (rank, index, written) in enumerate(
+        zip(
+            cascade.tensors[edge.access.tensor].ranks,
+            edge.access.indices,
+            edge.producer.output.indices,
+            strict=True,
+        )
+    ):
+        if any(v.upper() in along for v in written.variables):
+            yield position, rank, index, written
+
+
+def _is_pointed_at(cascade: Cascade, access: Access, position: int) -> bool:
+    """Whether a table of data holds the index."""
+    return any(
+        not is_table(cascade, table.tensor)
+        for gather in access.gathers
+        if gather.position == position
+        for _, table in gather.tables
+    )
+
+
+def _is_turned(access: Access, position: int, along: frozenset[str]) -> bool:
+    """Whether the index runs against the rank, or as a table has it."""
+    return any(gather.position == position for gather in access.gathers) or any(
+        term.variable.upper() in along and term.coefficient < 0
+        for term in access.indices[position].terms
+    )
+
+
+def _meets(cascade: Cascade, edge: Dependency, along: frozenset[str]) -> bool:
+    """Whether the consumer also reads, in its own order along the rank, something that the
+    producer was made from or made. Alone, it could follow the other order."""
+    mine = _sources(cascade, edge.access.tensor, along)
+    return any(
+        not mine.isdisjoint(_sources(cascade, access.tensor, along))
+        for access in edge.consumer.operands
+        if access != edge.access and carries(access, along)
+    )
+
+
+@lru_cache(maxsize=4096)
+def _sources(cascade: Cascade, tensor: str, along: frozenset[str]) -> frozenset[str]:
+    """The tensor and all that it was computed from along the rank."""
+    found = {tensor}
+    pending = [tensor]
+    while pending:
+        for einsum in cascade.producers[pending.pop()]:
+            for access in einsum.operands:
+                if carries(access, along) and access.tensor not in found:
+                    found.add(access.tensor)
+                    pending.append(access.tensor)
+    return frozenset(found)
+
+
+def _partition(cascade: Cascade, rank: str) -> frozenset[str]:
+    """The rank, those that it is a part of, and its own parts."""
+    found = {rank}
+    at = rank
+    while (parent := cascade.ranks[at].parent) is not None:
+        found.add(at := parent)
+    pending = [rank]
+    while pending:
+        parts = cascade.ranks[pending.pop()].partition
+        found.update(parts)
+        pending += parts
+    return frozenset(found)
+
+
+def _is_same_coordinate(cascade: Cascade, edge: Dependency, own: frozenset[str]) -> bool:
+    """Whether the consumer needs, of what was made along a rank, its own coordinate only.
+
+    Earlier generations of an iterative rank, and its first coordinate, are there as well.
+    """
+    for position, rank, index, written in _positions(cascade, edge, own):
+        if any(gather.position == position for gather in edge.access.gathers):
+            return False
+        if cascade.ranks[rank].iterative:
+            earlier = index.variable == written.variable and index.offset <= written.offset
+            if index.is_constant or (index.variable is not None and earlier):
+                continue
+        if _joined(cascade, index) != _joined(cascade, written):
+            return False
+    return True
+
+
+def _joined(cascade: Cascade, index: Affine) -> Affine:
+    """`m1*M0+m0` as `m`."""
+    for rank in cascade.ranks.values():
+        if rank.partition and index == mixed_radix(rank.partition):
+            return Affine((Term(rank.variable, (), 1),))
+    return index
 
 
 def family(cascade: Cascade, tensor: str, along: frozenset[str]) -> frozenset[str]:

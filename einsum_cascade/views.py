@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from einsum_cascade.affine import Affine
-from einsum_cascade.cascade import Access, Cascade, Einsum
+from einsum_cascade.cascade import Access, Cascade, Coordinate, Einsum, Node
+from einsum_cascade.spread import entry, put
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,15 @@ class Shown:
     """A tensor that is no view, and what moves each of its indices.
 
     `scattered` are the positions whose coordinates a table of data holds: they may lie anywhere.
-    `tables` are the tables of data on the way.
+    `tables` are the tables of data on the way. `entries` are the indices that computed tables hold,
+    by position, as expressions of coordinates.
     """
 
     tensor: str
     indices: tuple[Affine, ...]
     scattered: frozenset[int] = frozenset()
     tables: tuple[Access, ...] = ()
+    entries: tuple[tuple[int, Node], ...] = ()
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -65,15 +68,17 @@ def shown(cascade: Cascade, access: Access) -> Shown:
         for _, table in g.tables
         if not is_table(cascade, table.tensor)
     )
+    held = {g.position: entry(cascade, g) for g in access.gathers if g.position not in scattered}
     view = view_of(cascade, access.tensor)
     if view is None:
-        return Shown(access.tensor, access.indices, scattered, tables)
+        return Shown(access.tensor, access.indices, scattered, tables, tuple(held.items()))
     source = view.expression
     assert isinstance(source, Access)
     below = shown(cascade, source)
     written = view.output.indices
     if not all(index.is_plain for index in written):  # the parts of a rank put together
-        return Shown(below.tensor, access.indices, scattered, tables + below.tables)
+        entries = tuple(held.items())
+        return Shown(below.tensor, access.indices, scattered, tables + below.tables, entries)
     moved = {
         index.variables[0]: given for index, given in zip(written, access.indices, strict=True)
     }
@@ -83,17 +88,32 @@ def shown(cascade: Cascade, access: Access) -> Shown:
         for i, index in enumerate(below.indices)
         if i in below.scattered or any(moving.get(v) in scattered for v in index.variables)
     }
+    values = {v: held.get(i, Coordinate(access.indices[i])) for v, i in moving.items()}
+    further = dict(below.entries)
+    entries = tuple(
+        (i, put(further.get(i, Coordinate(index)), values))
+        for i, index in enumerate(below.indices)
+        if i not in lost and (i in further or any(moving.get(v) in held for v in index.variables))
+    )
     return Shown(
         below.tensor,
         tuple(index.substitute(moved) for index in below.indices),
         frozenset(lost),
         tables + tuple(_moved(table, moved) for table in below.tables),
+        entries,
     )
 
 
 def _moved(table: Access, moved: dict[str, Affine]) -> Access:
     indices = tuple(index.substitute(moved) for index in table.indices)
     return Access(table.tensor, indices, table.gathers, table.place)
+
+
+@lru_cache(maxsize=8192)
+def asked(cascade: Cascade, einsum: Einsum) -> frozenset[Shown]:
+    """What the filters on data read: needed to know where they hold, so wherever they are asked."""
+    accesses = [a for c in einsum.data_filters for a in c.accesses]
+    return frozenset(found for access in accesses for found in _shown(cascade, access))
 
 
 def reads(cascade: Cascade, einsum: Einsum) -> tuple[Shown, ...]:
@@ -108,13 +128,17 @@ def _reads(cascade: Cascade, name: str) -> tuple[Shown, ...]:
 
 def _read(cascade: Cascade, einsum: Einsum) -> Iterator[Shown]:
     for access in einsum.operands:
-        if is_table(cascade, access.tensor):
-            continue
-        found = shown(cascade, access)
-        if not is_table(cascade, found.tensor):
-            yield found
-        for table in found.tables:
-            yield shown(cascade, table)
+        yield from _shown(cascade, access)
 
 
-__all__ = ["Shown", "is_table", "reads", "shown", "view_of"]
+def _shown(cascade: Cascade, access: Access) -> Iterator[Shown]:
+    if is_table(cascade, access.tensor):
+        return
+    found = shown(cascade, access)
+    if not is_table(cascade, found.tensor):
+        yield found
+    for table in found.tables:
+        yield shown(cascade, table)
+
+
+__all__ = ["Shown", "asked", "is_table", "reads", "shown", "view_of"]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, reduce
+from typing import Any
 
 import numpy as np
 
 from archs import Architecture, Memory
 from einsum_cascade import Cascade, Einsum, PassAnalysis, analyze_passes
 from einsum_cascade.affine import Affine
-from einsum_cascade.tiles import tile_share
-from einsum_cascade.views import Shown, reads, view_of
-from sim.mapping import IN_ARRAY, EinsumMapping, Loop, Mask, Number, Phase, Residency, Tile
+from einsum_cascade.cascade import Node
+from einsum_cascade.spread import spread
+from einsum_cascade.tiles import Part, parts, tile_share, union
+from einsum_cascade.views import Shown, asked, reads, view_of
+from sim.mapping import IN_ARRAY, EinsumMapping, Loop, Mask, Number, Option, Phase, Residency, Tile
 from sim.nest import Visits, product, visits
 
 
@@ -22,7 +25,10 @@ class Use:
     """One Einsum of a phase reading or writing one tensor (a view stands for what it shows).
 
     `ranks` are those that move it. `windows` are the indices in which several ranks, or one with a
-    stride, move together (`p+k`): neighbouring tiles overlap there.
+    stride, move together (`p+k`): neighbouring tiles overlap there. `fixed` are the indices that
+    nothing moves. `asked`: a filter on data reads it, wherever the filters on coordinates leave
+    points. An Einsum that reads a tensor in several ways has a `Use` for each (`nth`). Its filters
+    on coordinates bound the ranks `cut`.
     """
 
     mapping: EinsumMapping
@@ -30,18 +36,26 @@ class Use:
     ranks: frozenset[str]
     writes: bool
     windows: tuple[Window, ...] = ()
+    fixed: tuple[tuple[int, Affine], ...] = ()
+    asked: bool = False
+    nth: int = 0
+    cut: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Window:
     """An index of several ranks: its affine form, the tensor's extent there.
 
-    `scattered`: a table of data points anywhere, so neighbours share nothing.
+    `scattered`: a table of data points anywhere, so neighbours share nothing. `shifts`: what is
+    read beside the index, at constant distances from it (`p+1` beside `p`). `entry`: what a
+    computed table makes of the index.
     """
 
     index: Affine
     extent: Affine
     scattered: bool
+    shifts: tuple[Affine, ...] = ()
+    entry: Node | None = None
 
     @property
     def ranks(self) -> frozenset[str]:
@@ -60,6 +74,13 @@ class Window:
                     stride = stride * shape[symbol]
                 count = count * size
                 span = span + stride * (size - 1)
+        if self.entry is not None:
+            block = {rank.lower(): sizes[rank] for rank in self.ranks}
+            span = 1.0 + spread(self.entry, block, shape)
+        if self.shifts:
+            shifts = [0, *(shift.evaluate(shape, {}) for shift in self.shifts)]
+            count = count * len(shifts)
+            span = span + reduce(np.maximum, shifts) - reduce(np.minimum, shifts)
         if not self.scattered:
             count = np.minimum(count, span)
         return np.minimum(count, self.extent.evaluate(shape, {}))
@@ -150,48 +171,73 @@ def iterated_ranks(cascade: Cascade, tensor: str) -> frozenset[str]:
 
 
 def uses(cascade: Cascade, phase: Phase) -> Iterator[Use]:
-    """Every (Einsum, tensor) of the phase, operands first, each tensor once an Einsum."""
+    """Every (Einsum, tensor) of the phase, operands first, each way of reading a tensor once."""
     for mapping in phase.einsums:
         for touch in _touches(cascade, mapping.einsum):
-            yield Use(mapping, touch.tensor, touch.ranks, touch.writes, touch.windows)
-
-
-@dataclass(frozen=True)
-class _Touch:
-    """What a `Use` is apart from the mapping."""
-
-    tensor: str
-    ranks: frozenset[str]
-    writes: bool
-    windows: tuple[Window, ...] = ()
+            yield Use(mapping, **touch)
 
 
 @lru_cache(maxsize=8192)
-def _touches(cascade: Cascade, name: str) -> tuple[_Touch, ...]:
+def _touches(cascade: Cascade, name: str) -> tuple[dict[str, Any], ...]:
+    """What the uses of an Einsum are apart from the mapping."""
     einsum = cascade.einsum(name)
-    operands: dict[str, _Touch] = {}
+    groups: dict[str, list[list[Shown]]] = {}
     for read in reads(cascade, einsum):
-        touch = _touch(cascade, read, writes=False)
-        other = operands.get(read.tensor)
-        if other is not None and other != touch:  # read in two ways: all that either reaches
-            touch = _Touch(read.tensor, touch.ranks | other.ranks, writes=False)
-        operands[read.tensor] = touch
+        several = groups.setdefault(read.tensor, [])
+        near = next((group for group in several if _is_near(cascade, group[0], read)), None)
+        if near is None:
+            several.append([read])
+        else:
+            near.append(read)
+    filtering = asked(cascade, einsum)
     made = Shown(einsum.output.tensor, einsum.output.indices)
-    return (*operands.values(), _touch(cascade, made, writes=True))
+    cut = frozenset(v.upper() for c in einsum.filters for v in (c.left - c.right).variables)
+    operands = [
+        _touch(cascade, group)
+        | {"cut": cut, "nth": nth, "asked": any(read in filtering for read in group)}
+        for several in groups.values()
+        for nth, group in enumerate(several)
+    ]
+    return (*operands, _touch(cascade, [made]) | {"cut": cut, "writes": True})
 
 
-def _touch(cascade: Cascade, touched: Shown, writes: bool) -> _Touch:
+def _is_near(cascade: Cascade, one: Shown, other: Shown) -> bool:
+    """Whether two ways of reading a tensor differ by constants along what moves them at most."""
+    iterated = generation_ranks(cascade, one.tensor)
+    for mine, theirs in zip(one.indices, other.indices, strict=True):
+        moving = {v.upper() for i in (mine, theirs) for v in i.variables} - iterated
+        apart = (theirs - mine).is_constant if moving else mine == theirs
+        if not apart and (moving or not {v.upper() for v in mine.variables} <= iterated):
+            return False
+    return (one.scattered, one.entries) == (other.scattered, other.entries)
+
+
+def _touch(cascade: Cascade, alike: Sequence[Shown]) -> dict[str, Any]:
+    """One use for what differs by constants at most."""
+    touched = alike[0]
     tensor = cascade.tensors[touched.tensor]
     iterated = generation_ranks(cascade, touched.tensor)
     windows = []
+    fixed = []
     ranks: set[str] = set()
     for position, index in enumerate(touched.indices):
         moving = frozenset(v.upper() for v in index.variables) - iterated
-        if moving and index.variable is None and not moving & ranks:
+        distances = dict.fromkeys(other.indices[position] - index for other in alike)
+        shifts = tuple(distance for distance in distances if distance.terms) if moving else ()
+        entry = dict(touched.entries).get(position)
+        if (index.variable is None or shifts) and moving and not moving & ranks:
             extent = tensor.extents[position]
-            windows.append(Window(index, extent, position in touched.scattered))
+            windows.append(Window(index, extent, position in touched.scattered, shifts, entry))
+        if not moving and tensor.ranks[position] not in iterated:
+            fixed.append((position, index))
         ranks |= moving
-    return _Touch(touched.tensor, frozenset(ranks), writes, tuple(windows))
+    return {
+        "tensor": touched.tensor,
+        "ranks": frozenset(ranks),
+        "writes": False,
+        "windows": tuple(windows),
+        "fixed": tuple(fixed),
+    }
 
 
 def tally(
@@ -199,23 +245,47 @@ def tally(
 ) -> Tally:
     """All accesses of a phase, in true words: what pads an incomplete tile is not moved."""
     result = Tally()
-    fetched: set[tuple[object, ...]] = set()
-    for use in uses(cascade, phase):
-        for position, option in enumerate(phase.residency[use.tensor]):
-            _count(
-                result,
-                cascade,
-                architecture,
-                shape,
-                use,
-                option.residency,
-                option.when,
-                fetched,
-                position,
-            )
+    sharing: dict[tuple[object, ...], list[Use]] = {}
+    every = [
+        (use, position, option)
+        for use in uses(cascade, phase)
+        for position, option in enumerate(phase.residency[use.tensor])
+    ]
+    for use, position, option in every:
+        for tile in _filled(use, option.residency):
+            key = _once(use, tile, position)
+            if key is not None:
+                sharing.setdefault(key, []).append(use)
+    for use, position, option in every:
+        _count(result, cascade, architecture, shape, use, option, position, sharing)
     for memory in architecture.memories[1:]:
         _spill(result, architecture, cascade, shape, phase, memory.name, memory.size_bytes)
     return result
+
+
+def _is_direct(use: Use, residency: Residency) -> bool:
+    """Whether no memory has a part in it."""
+    return residency.home == IN_ARRAY or (
+        use.mapping.einsum in residency.handed_to and not use.writes
+    )
+
+
+def _filled(use: Use, residency: Residency) -> tuple[Tile, ...]:
+    """The tiles that are filled from, or emptied to, the level outside of them."""
+    tiles = residency.of(use.mapping.einsum)
+    if _is_direct(use, residency):
+        return ()
+    return tiles[1:] if tiles and tiles[0].memory == residency.home else tiles
+
+
+def _once(use: Use, tile: Tile, option: int) -> tuple[object, ...] | None:
+    """What tells tiles apart that Einsums share; None for a tile of the Einsum's own."""
+    position = use.mapping.position(tile.below)
+    if position > use.mapping.shared:
+        return None
+    names = tuple(loop.name for loop in use.mapping.loops[:position])
+    same = (use.writes, option, use.ranks, use.windows, use.fixed)
+    return (use.tensor, tile.memory, names, tile.retain, *same)
 
 
 def _count(
@@ -224,22 +294,22 @@ def _count(
     architecture: Architecture,
     shape: Mapping[str, Number],
     use: Use,
-    residency: Residency,
-    when: Mask,
-    fetched: set[tuple[object, ...]],
-    option: int,
+    option: Option,
+    number: int,
+    sharing: dict[tuple[object, ...], list[Use]],
 ) -> None:
-    einsum = use.mapping.einsum
-    if residency.home == IN_ARRAY or (einsum in residency.handed_to and not use.writes):
+    residency, when = option.residency, option.when
+    if _is_direct(use, residency):
         return
-    tiles = residency.of(einsum)
+    tiles = residency.of(use.mapping.einsum)
     for tile in tiles:
         position = use.mapping.position(tile.below)
         if residency.in_place_of is None:
             words = words_of(use, use.mapping.loops[position:], shape) * tile.copies
             names = tuple(loop.name for loop in use.mapping.loops[:position])
             owner = () if position <= use.mapping.shared else (use.mapping.einsum,)
-            key = (tile.memory, use.tensor, names + owner)
+            other = (f"{use.mapping.einsum} {use.nth}",) if use.nth else ()
+            key = (tile.memory, use.tensor, names + owner + other)
             held = result.footprint_words.get(key, np.float64(0))
             result.footprint_words[key] = np.where(when, np.maximum(held, words), held)
     # the array's side: the memory nearest to the arrays
@@ -248,17 +318,12 @@ def _count(
     words = near.words * near.count * _true_share(shape, use)
     _both_ways(result, architecture.memory(nearest), use, words, near, when)
     # between the memories: each tile is filled from, or emptied to, the level outside of it
-    chain = tiles[1:] if tiles and tiles[0].memory == residency.home else tiles
-    outside = residency.home
-    for tile in chain:
-        position = use.mapping.position(tile.below)
-        names = tuple(loop.name for loop in use.mapping.loops[:position])
-        once = (use.tensor, tile.memory, names, use.writes, option, use.ranks, use.windows)
-        common = position <= use.mapping.shared
-        if not (common and once in fetched):
-            if common:
-                fetched.add(once)
-            _transfer(result, cascade, architecture, shape, use, tile, outside, when)
+    outside = tiles[0].memory if tiles and tiles[0].memory == residency.home else residency.home
+    for tile in _filled(use, residency):
+        once = _once(use, tile, number)
+        together = (use,) if once is None else tuple(sharing[once])
+        if together[0] is use:  # what several Einsums share is moved with the first of them
+            _transfer(result, cascade, architecture, shape, together, tile, outside, when)
         outside = tile.memory
 
 
@@ -267,12 +332,14 @@ def _transfer(
     cascade: Cascade,
     architecture: Architecture,
     shape: Mapping[str, Number],
-    use: Use,
+    together: tuple[Use, ...],
     tile: Tile,
     outside: str,
     when: Mask,
 ) -> None:
-    moved = visited(cascade, use, shape, use.mapping.position(tile.below), tile.retain)
+    use = together[0]
+    position = use.mapping.position(tile.below)
+    moved = visited(cascade, use, shape, position, tile.retain, together[1:])
     words = moved.words * moved.count * _true_share(shape, use)
     inner = architecture.memory(tile.memory)
     _both_ways(result, architecture.memory(outside), use, words, moved, when)
@@ -306,17 +373,44 @@ def visited(
     shape: Mapping[str, Number],
     position: int,
     retain: bool = True,
+    others: Sequence[Use] = (),
 ) -> Visits:
     """How a tile kept inside the loops from `position` comes and goes.
 
-    As `nest.visits` says, but only for the tiles that the Einsum's filters leave, and with what
-    windows overlap counted once in a tile.
+    As `nest.visits` says, but only for the words that the Einsum's filters leave, or those of
+    `others` that share the tile, and with what windows overlap counted once in a tile.
     """
     loops = use.mapping.loops
     found = visits(loops, use.ranks, position, retain)
-    share = worked_share(cascade, use.mapping, shape, found.depth)
     words = found.words if not use.windows else words_of(use, loops[position:], shape)
+    overlapping = frozenset(r for w in use.windows if not w.scattered for r in w.ranks)
+    moving = frozenset(rank.lower() for rank in use.ranks - overlapping)
+    left = [_parts(cascade, each, shape, found, position, moving) for each in (use, *others)]
+    share = union(left, moving) if all(left) else 1.0
     return replace(found, words=words, count=found.count * share, distinct=found.distinct * share)
+
+
+def _parts(
+    cascade: Cascade,
+    use: Use,
+    shape: Mapping[str, Number],
+    found: Visits,
+    position: int,
+    moving: frozenset[str],
+) -> tuple[Part, ...]:
+    """What the filters of an Einsum leave of the words of its tiles."""
+    einsum = cascade.einsum(use.mapping.einsum)
+    if not einsum.filters and not einsum.data_filters:
+        return ()
+    loops = use.mapping.loops
+    sizes = {}
+    for rank in einsum.ranks:
+        size = product(loops[position:], frozenset({rank}))
+        for loop, trips in zip(loops, found.trips, strict=False):
+            if loop.rank == rank:
+                size = size * loop.extent / trips
+        sizes[rank.lower()] = np.minimum(size, shape[rank])
+    return parts(cascade, einsum, shape, sizes, moving, data=not use.asked)
 
 
 def worked_share(
@@ -332,11 +426,16 @@ def worked_share(
 
 
 def _true_share(shape: Mapping[str, Number], use: Use) -> Number:
-    """Real words over words of the padded tiles, for the ranks of the tensor."""
+    """Real words over words of the padded tiles, for the ranks of the tensor.
+
+    A window may have most of its tiles cut away by filters: then what pads it counts.
+    """
     share: Number = 1.0
     for rank in use.ranks.difference(*(w.ranks for w in use.windows)):
         share = share * shape[rank] / product(use.mapping.loops, frozenset({rank}))
     for window in use.windows:
+        if window.ranks & use.cut:
+            continue
         padded = {rank: product(use.mapping.loops, frozenset({rank})) for rank in window.ranks}
         true = {rank: shape[rank] for rank in window.ranks}
         share = share * window.words(true, shape) / window.words(padded, shape)

@@ -122,6 +122,14 @@ def _fusion(cascade: Cascade, phase: Phase) -> Iterator[Objection]:
         levels = {einsum: analysis.level(einsum, loop.rank) for einsum in apart[0]}
         late = max(levels, key=lambda e: levels[e])
         early = min(levels, key=lambda e: levels[e])
+        if not analysis.waits(apart[0], loop.rank):
+            here, there = analysis.in_order(apart[0])
+            yield Objection(
+                loop.extent > 1,
+                f"{there} is fused with {here} on loop {loop.name}, but at one coordinate of rank "
+                f"{loop.rank} it needs what {here} makes at another",
+            )
+            continue
         yield Objection(
             loop.extent > 1,
             f"{late} is fused with {early} on loop {loop.name}, but over rank {loop.rank} they are "
@@ -314,7 +322,8 @@ def exchanges_along(cascade: Cascade, iterated: str, rank: str) -> bool:
             if rank in einsum.reduction_ranks or rank not in einsum.ranks:
                 return True
             for access in einsum.operands:
-                if access.tensor in made and rank.lower() not in access.variables:
+                moving = [i for i in access.indices if rank.lower() in i.variables]
+                if access.tensor in made and not any(i.is_plain for i in moving):
                     return True
     return False
 
@@ -404,10 +413,13 @@ def _capacity(architecture: Architecture, phase: Phase, tally: Tally) -> Iterato
             continue
         need = sum(words for _, words in tiles) * architecture.word_bytes
         have = memory.size_bytes
-        tensor, words = max(tiles, key=lambda tile: float(np.max(tile[1])))
-        yield Objection(
-            need > have,
-            f"the tiles of phase {phase.name} need {{:,.0f}} bytes of {memory.name}, which has "
-            f"{{:,.0f}}: {{:,.0f}} bytes are missing ({tensor} takes {{:,.0f}} bytes of them)",
-            (need, have, need - have, words * architecture.word_bytes),
-        )
+        if not np.any(need > have):
+            continue
+        largest = np.argmax(np.stack(np.broadcast_arrays(*(w for _, w in tiles))), axis=0)
+        for position, (tensor, words) in enumerate(tiles):
+            yield Objection(
+                (need > have) & (largest == position),
+                f"the tiles of phase {phase.name} need {{:,.0f}} bytes of {memory.name}, which has "
+                f"{{:,.0f}}: {{:,.0f}} bytes are missing ({tensor} takes {{:,.0f}} bytes of them)",
+                (need, have, need - have, words * architecture.word_bytes),
+            )

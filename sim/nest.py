@@ -20,13 +20,14 @@ class Visits:
 
     `words` in one tile, `count` times it comes or goes, of `distinct` tiles. More visits than
     distinct tiles of results means that partial results come back to be accumulated. The first
-    `depth` loops are those whose iterations bring a tile.
+    `depth` loops are those whose iterations bring a tile; `trips` are how many of each bring one.
     """
 
     words: Number
     count: Number
     distinct: Number
     depth: int = 0
+    trips: tuple[Number, ...] = ()
 
     @property
     def accumulates(self) -> Number:
@@ -58,13 +59,18 @@ def visits(
     count: Number = 1.0
     untouched: Number = retain
     depth = 0 if retain is True else position
+    trips: list[Number] = []
     for at in range(position, 0, -1):
         loop = loops[at - 1]
+        trip: Number = 1.0
         if loop.rank in ranks:
             depth = max(depth, at)
-            count = count * loop.extent
+            trip = loop.extent
             untouched = untouched & (loop.extent == 1)
         elif untouched is not True:
-            count = count * np.where(untouched, 1.0, loop.extent)
+            trip = np.where(untouched, 1.0, loop.extent)
+        count = count * trip
+        trips.insert(0, trip)
     outer = loops[:position]
-    return Visits(product(loops[position:], ranks), count, product(outer, ranks), depth)
+    words = product(loops[position:], ranks)
+    return Visits(words, count, product(outer, ranks), depth, tuple(trips))

@@ -20,6 +20,9 @@ from sim.timeline.streams import Streams
 _GOOD = 1.001
 """A pipeline this close to the busiest unit's time leaves nothing to look for."""
 
+_SAME = 1e-9
+"""Runs that differ by rounding only: of those, the first that was tried."""
+
 
 class CannotRun(ValueError):  # noqa: N818  (it is a finding about a mapping)
     """A phase whose tiles wait for each other's room for ever."""
@@ -67,7 +70,7 @@ def _simulated(
             continue
         end = max((s.end for s in run.segments), default=0.0)
         cycles = sum((s.end - s.start) * s.repeats for s in stretches_of(run, end))
-        if best is None or cycles < best[0]:
+        if best is None or cycles < best[0] * (1 - _SAME):
             best = (cycles, trial, run)
         if cycles <= _GOOD * _busiest(trial):
             break

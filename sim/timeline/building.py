@@ -21,6 +21,7 @@ from sim.accesses import (
     words_of,
     worked_share,
 )
+from sim.folds import folds_of
 from sim.mapping import IN_ARRAY, EinsumMapping, Phase, Tile
 from sim.mapping import Mapping as MappingOf
 from sim.schedule import einsum_cycles
@@ -222,7 +223,16 @@ class Builder:
         if self._one_step(producer, consumer):
             return 0.0
         w, r = self.places[producer], self.places[consumer]
-        return float(way_cycles(self.cascade, w, r, producer, consumer, self.in_step))
+        way = float(way_cycles(self.cascade, w, r, producer, consumer, self.in_step))
+        return self._after_end(producer, way)
+
+    def _after_end(self, producer: str, way: float) -> float:
+        """The part of the way that is left when a task ends: a serialized fold counts its end."""
+        nest = self.nests[producer]
+        if nest.folds == "pipelined":
+            return way
+        folds = folds_of(self.cascade, self.architecture, self.mapping.shape, nest, self.phase)
+        return max(0.0, way - float(folds.skew_cycles))
 
     def _passed(self) -> Iterator[tuple[str, str]]:
         """Einsums of the phase and those whose results they read."""
@@ -424,7 +434,8 @@ class Builder:
         name = f"store {use.tensor}"
         latency = 0.0
         if len(self.architecture.array(m.array).shape) > 1:
-            latency = float(self.architecture.array(m.array).drain_cycles)
+            drain = float(self.architecture.array(m.array).drain_cycles)
+            latency = self._after_end(m.einsum, drain)
         if depth > space.depth or (tile is None and depth == space.depth):
             inside = prod(int(lp.extent) for lp in m.loops[space.depth : depth])
             cycles = self._cycles(memory, words * inside)

@@ -16,6 +16,8 @@ from sim.timeline.streams import Need, Stream, Streams
 
 Shape = tuple[tuple[int, float], ...]
 """What an issue consists of: points and cycles a point of each of its tasks."""
+Ready = tuple[float, Need | None, int]
+"""When a task may begin, the need that sets it, and the segment that it waits for (or -1)."""
 Key = tuple[int, float, int, float]
 """What orders the tasks of a unit: epoch, place in it, iteration of a loop there, place in that."""
 
@@ -82,7 +84,9 @@ class Engine:
         self.reach = max(0.0, *(n.latency for s in self.all for n in s.needs), 0.0)
         self.keys: list[tuple[int, Key]] = [(-1, (0, 0.0, 0, 0.0))] * len(self.all)
         self.shapes: dict[tuple[int, ...], Shape] = {}
-        self.known: list[tuple[float, Need | None, int] | None] = [None] * len(self.all)
+        self.known: list[Ready | None] = [None] * len(self.all)
+        self.heads: dict[str, tuple[object, Ready | None, tuple[int, int]]] = {}
+        self.blocked = (-1, 0)
 
     def _reference(self) -> int:
         """The stream by which iterations are told: of all spine loops, on the busiest array."""
@@ -172,7 +176,17 @@ class Engine:
             if i != first and self.all[i].group == group and self._key(i)[0] == epoch
         ]
 
-    def _ready(self, members: list[int], shape: Shape) -> tuple[float, Need | None, int] | None:
+    def _known(self, unit: str, members: list[int], shape: Shape) -> Ready | None:
+        """What `_ready` says of the next tasks of an array, asked again only when it may differ."""
+        tasks = [(i, self.next[i]) for i in members]
+        asked, found, (producer, count) = self.heads.get(unit, (None, None, (-1, 0)))
+        if asked == tasks and (found is not None or count > self.next[producer]):
+            return found
+        found = self._ready(members, shape)
+        self.heads[unit] = (tasks, found, self.blocked)
+        return found
+
+    def _ready(self, members: list[int], shape: Shape) -> Ready | None:
         """When the next tasks of `members` can run through, and what comes last; None: unknown."""
         latest, why, cause = -inf, None, -1
         for place, index in enumerate(members):
@@ -184,6 +198,7 @@ class Engine:
                 if count > self.next[need.producer]:
                     if need.producer in members and count == self.next[need.producer] + 1:
                         continue  # a member of the same issue hands on as it goes
+                    self.blocked = (need.producer, count)
                     return None
                 if need.between is not None and len(shape) == 1:
                     found = self._word_by_word(need, task, count, shape[0][1], latest)
@@ -240,7 +255,7 @@ class Engine:
         if not members:
             return False
         shape = self._shape(members)
-        ready = self._ready(members, shape)
+        ready = self._known(queue.unit, members, shape)
         if ready is None:
             return False
         if queue.reference and self.reference in members:
@@ -281,7 +296,7 @@ class Engine:
         members = self._head(queue)
         if not members:
             return inf
-        ready = self._ready(members, self._shape(members))
+        ready = self._known(queue.unit, members, self._shape(members))
         return inf if ready is None else max(ready[0], self.free[queue.unit])
 
     def _begin(
@@ -289,7 +304,7 @@ class Engine:
         unit: str,
         members: list[int],
         shape: Shape,
-        ready: tuple[float, Need | None, int],
+        ready: Ready,
     ) -> None:
         waited = ready[0] > self.free[unit]
         start = max(ready[0], self.free[unit], 0.0)
@@ -403,6 +418,7 @@ class Engine:
                 self.next[index] += low * step
                 self.began[index] = {t + low * step: b for t, b in self.began[index].items()}
         self.known = [None] * len(self.all)
+        self.heads.clear()
         self.run.stretches.append(Stretch(then, now, 1.0 + low))
         self.seen[level:] = [{} for _ in self.loops[level:]]
         return True

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from einsum_cascade import parse_cascade
+from einsum_cascade import InputError, parse_cascade
+from einsum_cascade.filters import filtered_space, reach
 from einsum_cascade.shapes import points_in
-from einsum_cascade.tiles import tile_share, touched
+from einsum_cascade.tiles import parts, tile_share, union
 
 FORMS = {
     "m <= p + M - P": lambda p, m, P, M, W: m <= p + M - P,
@@ -38,22 +41,27 @@ def test_points_tiles_and_coordinates(form, p, m, w, tile_p, tile_m):
     einsum = cascade.einsum("Y")
     shape = {"P": p, "M": m, "W": w}
     across, down = -(-p // tile_p), -(-m // tile_m)
-    rows, columns = np.meshgrid(np.arange(across * tile_p), np.arange(down * tile_m), indexing="ij")
-    whole = FORMS[form](rows, columns, p, m, w)  # incomplete tiles made whole
-    exact = whole[:p, :m]
+    rows, columns = np.meshgrid(np.arange(p), np.arange(m), indexing="ij")
+    exact = FORMS[form](rows, columns, p, m, w)
     assert points_in(cascade, einsum, shape) == exact.sum()
-    in_tiles = whole.reshape(across, tile_p, down, tile_m).any((1, 3)).sum()
-    found = tile_share(cascade, einsum, shape, {"p": tile_p, "m": tile_m}) * across * down
-    # a bound beyond the end of a rank may be seen by the incomplete tile only
-    single = form in ("m >= W",)
-    if not single:
-        assert found == pytest.approx(in_tiles)
-    if p % tile_p == 0 and m % tile_m == 0:
-        assert found == pytest.approx(exact.reshape(across, tile_p, down, tile_m).any((1, 3)).sum())
-    counts = touched(cascade, einsum, shape, ("M",))
-    for variable, axis in (("p", 1), ("m", 0)):
-        if variable in counts:
-            assert counts[variable] == exact.any(axis).sum()
+    whole = np.zeros((across * tile_p, down * tile_m), dtype=bool)  # the last ones incomplete
+    whole[:p, :m] = exact
+    in_tiles = whole.reshape(across, tile_p, down, tile_m).any((1, 3))
+    sizes = {"p": tile_p, "m": tile_m}
+    found = tile_share(cascade, einsum, shape, sizes) * across * down
+    assert found == pytest.approx(in_tiles.sum())
+    high = np.minimum(tile_p, p - tile_p * np.arange(across))  # true words of a tile
+    wide = np.minimum(tile_m, m - tile_m * np.arange(down))
+    for moving, weights, total in (
+        ("p", high[:, None] * np.ones(down), p * down),
+        ("m", np.ones(across)[:, None] * wide, across * m),
+        ("pm", high[:, None] * wide, p * m),
+    ):
+        (part,) = parts(cascade, einsum, shape, sizes, frozenset(moving))
+        assert part.share * total == pytest.approx((in_tiles * weights).sum())
+    for band in filtered_space(cascade, einsum, shape).bands:
+        for position, name in enumerate(band.names):
+            assert reach(band, position) == exact.any(1 if name == "p" else 0).sum()
 
 
 def test_arrays_of_points_and_tiles():
@@ -107,3 +115,72 @@ def test_a_measured_distribution():
     assert points_in(cascade, einsum, {"T": 10, "X": 2}) == pytest.approx(6)
     share = tile_share(cascade, einsum, {"T": 10, "X": 2}, {"t": 2, "x": 1})
     assert share == pytest.approx((1 - 0.5**2 + 1 - 0.9**2) / 2)
+
+
+OCCUPIED = (
+    "{name: c, ranks: [T, X], inputs: ['A[t]', 'G[t,x]'],\n occupancy: {%s},\n "
+    "body: ['Y[t,x] = A[t]*3 where G[t,x] > 0']}"
+)
+
+
+@pytest.mark.parametrize(
+    ("occupancy", "words"),
+    [
+        ("G: 1.3", "<text>:2:14: occupancy.G: an occupancy is a share, from 0 to 1: found 1.3"),
+        ("G: -1", "from 0 to 1: found -1"),
+        ("G: [0.1, 2]", r"<text>:2:23: occupancy.G\[1\]: .* found 2"),
+        ("A: 0.5", "no filter of cascade 'c' reads 'A'.*allowed: G"),
+        ("GG: 0.5", "has no tensor 'GG'.*did you mean 'G'"),
+        ("G: 2/XX", "unknown rank or parameter 'XX'"),
+    ],
+)
+def test_an_occupancy_is_a_share_of_what_a_filter_reads(occupancy, words):
+    with pytest.raises(InputError) as error:
+        parse_cascade(OCCUPIED % occupancy)
+    assert re.search(words, str(error.value))
+
+
+def test_a_share_that_leaves_its_range_at_some_shapes():
+    cascade = parse_cascade(OCCUPIED % "G: 4/X")
+    einsum = cascade.einsum("Y")
+    assert points_in(cascade, einsum, {"T": 8, "X": 4}) == 32
+    with pytest.raises(InputError, match="'4/X' is 2") as error:
+        points_in(cascade, einsum, {"T": 8, "X": np.array([8.0, 2.0])})
+    assert error.value.place.line == 2
+
+
+READERS = ["m <= p", "m <= p, p - m < 5", "m > p", "m >= p + 3", "p - m < 3", "m >= 7", "p < 6", ""]
+
+
+@pytest.mark.parametrize("one", READERS)
+@pytest.mark.parametrize("other", READERS)
+@settings(max_examples=30, deadline=None)
+@given(p=SIZES, m=SIZES, tile_p=SIZES, tile_m=SIZES, moving=st.sampled_from(["p", "m", "pm"]))
+def test_what_two_readers_need(one, other, p, m, tile_p, tile_m, moving):
+    """The tiles that one or the other reads, in true words: never less than there are."""
+    shape = {"P": p, "M": m, "W": 1}
+    across, down = -(-p // tile_p), -(-m // tile_m)
+    rows, columns = np.meshgrid(np.arange(p), np.arange(m), indexing="ij")
+    several, touched = [], np.zeros((across, down), dtype=bool)
+    for form in (one, other):
+        cascade = cascade_with(form or "m >= 0")
+        einsum = cascade.einsum("Y")
+        sizes = {"p": tile_p, "m": tile_m}
+        several.append(parts(cascade, einsum, shape, sizes, frozenset(moving)) if form else ())
+        held = np.ones((p, m), dtype=bool)
+        for condition in form.split(", ") if form else ():
+            held &= eval(condition, {}, {"p": rows, "m": columns})
+        whole = np.zeros((across * tile_p, down * tile_m), dtype=bool)
+        whole[:p, :m] = held
+        touched |= whole.reshape(across, tile_p, down, tile_m).any((1, 3))
+    high = np.minimum(tile_p, p - tile_p * np.arange(across))[:, None]
+    wide = np.minimum(tile_m, m - tile_m * np.arange(down))
+    weights = (
+        (high if "p" in moving else 1) * (wide if "m" in moving else 1) * np.ones((across, down))
+    )
+    found = union(several, frozenset(moving)) * weights.sum()
+    true = (touched * weights).sum()
+    assert found >= true - 1e-9
+    single = {"m >= 7", "p < 6"}
+    if one == other or not one or not other or not {one, other} & single:
+        assert found == pytest.approx(true)
