@@ -370,6 +370,30 @@ def compare_levels_command(
         typer.echo(f"{len(found)} rows in {out}")
 
 
+@app.command("numerics")
+def numerics_command(spec: SpecFile, out: Out = None, force: Force = False) -> None:
+    """Fixed-point formats and table sizes of SPEC against the error that they make."""
+    from explore import numerics
+    from explore.results import FIGURES, refuse_overwriting
+    from explore.spec import experiment_file
+
+    schema = numerics.load_numerics(experiment_file(spec))
+    folder = out if out is not None else Path("results") / schema.name
+    refuse_overwriting(folder, force)
+    rows = list(numerics.numerics_rows(schema))
+    table = numerics.table_of(rows)
+    file = numerics.write_numerics(table, folder)
+    for (study,), part in table.group_by("study", maintain_order=True):
+        used = [name for name in part.columns if part[name].null_count() < part.height]
+        cells = [
+            [f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row]
+            for row in part.select(used[1:]).iter_rows()
+        ]
+        _print_table(str(study), used[1:], cells)
+    paths = numerics.draw_figures(rows, folder / FIGURES, schema.figures)
+    typer.echo(f"{len(rows)} rows in {file}, {len(paths)} figure files in {folder / FIGURES}")
+
+
 @app.command("list")
 def list_command() -> None:
     """The cascades, architectures, mappers and models that specs can name."""
@@ -389,6 +413,7 @@ def list_command() -> None:
         },
         "mappers": {n: mappers.about(n) for n in mappers.list_mappers()},
         "models": {n: workloads.model(n).about for n in workloads.list_models()},
+        "routings": {n: workloads.routing(n).about for n in workloads.list_routings()},
         "experiments": {
             n: read_yaml(experiment_file(n)).data.get("description", "") for n in list_experiments()
         },

@@ -27,6 +27,19 @@ def _queries(raw: Any) -> Any:
     return _size(raw)
 
 
+def _loads(raw: Any) -> Any:
+    """A number for each expert, a list of such lists, or the name or path of a routing."""
+
+    def numbers(row: Any) -> bool:
+        return bool(row) and isinstance(row, list) and all(type(n) in (int, float) for n in row)
+
+    if raw is None or isinstance(raw, str) or numbers(raw):
+        return raw
+    if raw and isinstance(raw, list) and all(map(numbers, raw)):
+        return raw
+    raise ValueError("numbers, a list of numbers for each layer, or a routing are expected")
+
+
 def _listed(raw: Any) -> Any:
     return raw if isinstance(raw, list) else [raw]
 
@@ -77,7 +90,7 @@ class WorkloadSchema(Strict):
 
     `queries` is how many tokens attend to the `seq_len` keys: all, or those of a decoding step. For
     the kernel `network`, `attention` is the design's cascade or the network's own, and `histogram`
-    the load of each expert.
+    the load of each expert, for all layers or for each, or a measured routing by its name or path.
     """
 
     models: list[str | dict[str, Any]] = Field(min_length=1)
@@ -86,7 +99,7 @@ class WorkloadSchema(Strict):
     batch: Sizes = [1]
     queries: Annotated[Any, BeforeValidator(_queries)] = "seq_len"
     attention: Literal["design", "network"] = "design"
-    histogram: Annotated[list[float], Field(min_length=1)] | None = None
+    histogram: Annotated[Any, BeforeValidator(_loads)] = None
 
 
 class DesignSchema(Strict):

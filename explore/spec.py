@@ -21,7 +21,7 @@ from einsum_cascade.shapes import own_extents
 from einsum_cascade.source import Document, InputError, Place, check, read_yaml
 from explore.schema import Derive, DesignSchema, ExperimentSchema, GrowSchema
 from workloads import Model
-from workloads.networks import check_layers
+from workloads.networks import Histogram, check_layers
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Grid:
     batch: tuple[int, ...]
     queries: int | Literal["seq_len"]
     attention: Literal["design", "network"]
-    histogram: tuple[float, ...] | None
+    histogram: Histogram | None
     sweep: dict[str, list[float]]
     derive: Derive
     places: dict[str, Place]
@@ -116,7 +116,6 @@ def load_experiment(path: str | Path) -> Experiment:
     designs = {n: _design(document, n, d, base, _design_keys(n)) for n, d in schema.designs.items()}
     designs |= _variants(document, schema, designs, base)
     _check_references(document, schema, designs)
-    histogram = schema.workload.histogram
     main = Grid(
         family=None,
         designs=tuple(designs.values()),
@@ -126,7 +125,7 @@ def load_experiment(path: str | Path) -> Experiment:
         batch=_distinct(schema.workload.batch),
         queries=schema.workload.queries,
         attention=schema.workload.attention,
-        histogram=None if histogram is None else tuple(histogram),
+        histogram=_histogram(document, schema.workload.histogram, base),
         sweep=schema.sweep,
         derive=schema.derive,
         places=_places(document, (), [*schema.sweep], [*schema.derive]),
@@ -164,6 +163,16 @@ def load_experiment(path: str | Path) -> Experiment:
             _check_queries(document, grid, design)
     _check_histogram(document, grids)
     return Experiment(schema.name, schema, tuple(designs.values()), tuple(grids), document)
+
+
+def _histogram(document: Document, given: Any, base: Path) -> Histogram | None:
+    """The loads of experts: as given, or those of a measured routing."""
+    if not isinstance(given, str):
+        return given  # type: ignore[no-any-return]
+    try:
+        return workloads.routing(given, base).histogram
+    except InputError as error:
+        raise _at(error, document.place("workload", "histogram")) from None
 
 
 def _distinct(values: Iterable[Any]) -> tuple[Any, ...]:

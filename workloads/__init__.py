@@ -9,25 +9,31 @@ from workloads.library import (
     list_cascades,
     list_models,
     list_networks,
+    list_routings,
     model,
     network,
+    routing,
 )
 from workloads.models import LinearLayer, Model, linear_layers
 from workloads.networks import Kernel, kernels, macs, parameters
+from workloads.routings import Routing
 
 __all__ = [
     "Kernel",
     "LinearLayer",
     "Model",
     "Network",
+    "Routing",
     "cascade",
     "kernels",
     "linear_layers",
     "list_cascades",
     "list_models",
     "list_networks",
+    "list_routings",
     "macs",
     "model",
     "network",
     "parameters",
+    "routing",
 ]

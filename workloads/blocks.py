@@ -30,13 +30,15 @@ class KernelRule(_Strict):
 
     `cascade` is a name, a path, or `model.FIELD`: the cascade that a field of the model names. A
     kernel of the name `attention` takes of `shape` what its cascade has, so that another cascade
-    can stand in its place. A count of 0 means that the model has no such kernel.
+    can stand in its place. A count of 0 means that the model has no such kernel. `weight_sets`: how
+    many sets of weights it has, one of which is used at a time (a gate for each task).
     """
 
     name: str
     cascade: str
     shape: dict[str, _Rule]
     count: _Rule = _ONE
+    weight_sets: _Rule = _ONE
 
 
 class Block(_Strict):

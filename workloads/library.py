@@ -12,6 +12,7 @@ from einsum_cascade import Cascade, load_cascade
 from einsum_cascade.source import Document, InputError, check, parse_yaml, read_yaml
 from workloads.blocks import Network
 from workloads.models import Model
+from workloads.routings import Routing
 
 Kind = Literal["attention", "layers", "examples"]
 
@@ -86,6 +87,29 @@ def network(source: str | Path | Mapping[str, Any], base: str | Path | None = No
         return check(Network, Document("<network>", dict(source)))
     found = _find("networks", source, base)
     return _packaged_network(found) if isinstance(found, str) else check(Network, read_yaml(found))
+
+
+def routing(source: str | Path, base: str | Path | None = None) -> Routing:
+    """A packaged routing by its name, or the user's own by its path.
+
+    >>> sum(load > 0 for load in routing("edge-moe-task0").histogram)
+    12
+
+    Raises `InputError` as `cascade` does, and for loads that do not add up.
+    """
+    found = _find("routings", source, base)
+    if isinstance(found, str):
+        return check(Routing, _packaged("routings", found))
+    return check(Routing, read_yaml(found))
+
+
+def list_routings() -> tuple[str, ...]:
+    """Names of the packaged routings.
+
+    >>> list_routings()
+    ('edge-moe-task0', 'edge-moe-task1')
+    """
+    return _names("routings")
 
 
 @cache

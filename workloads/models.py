@@ -29,7 +29,7 @@ class Experts(_Part):
     """A mixture of experts: X experts of hidden width S, of which a token goes through TOPK.
 
     Every token also goes through the `shared` experts. `dense` layers have no experts but the
-    model's own feed-forward layer.
+    model's own feed-forward layer. Of `gates` routers, one for each task, one is used at a time.
     """
 
     X: _Extent
@@ -37,6 +37,7 @@ class Experts(_Part):
     S: _Extent
     shared: _Count = 0
     dense: _Count = 0
+    gates: _Extent = 1
 
 
 class Latent(_Part):

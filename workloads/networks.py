@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,10 @@ ATTENTION = "attention"
 """The name of the kernels whose cascade a user may replace."""
 
 
+Histogram = Sequence[float] | Sequence[Sequence[float]]
+"""A number for each expert, for all layers with experts, or a row of numbers for each of them."""
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A cascade at a shape, run `count` times.
@@ -37,7 +41,7 @@ class Kernel:
     over the design points. Where `instances` is more than 1, arrays have that many elements along
     an axis before those of the points: experts with different loads, or stages; the cost of the
     kernel is the sum over that axis of the cost of each times its count (`total`). Counts that are
-    no whole numbers are expected values.
+    no whole numbers are expected values. Of `weight_sets` sets of weights, a run reads one.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Kernel:
     shape: Mapping[str, Any]
     count: Any
     instances: int = 1
+    weight_sets: int = 1
 
     def total(self, cost: Any) -> Any:
         """The cost of all runs, from that of one run of each instance."""
@@ -63,7 +68,7 @@ def kernels(
     keys: Any = None,
     *,
     attention: Cascade | None = None,
-    histogram: Sequence[float] | None = None,
+    histogram: Histogram | None = None,
     base: str | Path | None = None,
 ) -> tuple[Kernel, ...]:
     """The kernels of the network in their order; equal ones of all layers are one, with its count.
@@ -73,8 +78,9 @@ def kernels(
     out is `queries`, and both left out are the tokens of the model's image.
 
     `attention` replaces the cascade of the kernels of that name. `histogram` has one number for
-    each expert of a layer, their loads up to a factor (shares, or counted tokens); left out, all
-    are equally likely. `base` is the folder that paths of cascades start from.
+    each expert, their loads up to a factor (shares, or counted tokens), for all layers with experts
+    or a row of such numbers for each of them; left out, all experts are equally likely. `base` is
+    the folder that paths of cascades start from.
 
     Raises `InputError` for a shape that is no positive integer, for names that the model does not
     have, and for a histogram that no routing can have.
@@ -88,6 +94,13 @@ def kernels(
     points = np.broadcast_shapes(*(np.shape(value) for value in values.values()))
     if model.moe is not None:
         tokens = np.broadcast_to(np.asarray(batch, dtype=np.float64) * queries, points)
+        layers = model.L - model.moe.dense
+        by_layer = _by_layer(histogram)
+        if len(by_layer) > 1 and len(by_layer) != layers:
+            raise InputError(
+                f"histograms of {len(by_layer)} layers for the {layers} layers with experts of "
+                f"model {model.name!r}"
+            )
         values["moe.rows"], values["moe.active"] = expert_loads(model.moe, tokens, histogram)
     elif histogram is not None:
         raise InputError(f"a histogram for model {model.name!r}, which has no experts")
@@ -117,20 +130,25 @@ def check_layers(network: Network, model: Model) -> None:
         )
 
 
-def expert_loads(experts: Experts, tokens: Any, histogram: Sequence[float] | None = None) -> Any:
+def expert_loads(experts: Experts, tokens: Any, histogram: Histogram | None = None) -> Any:
     """Rows of an expert, and how many experts have that many: two arrays, a load a first axis.
 
     A token goes to expert x with the probability p = TOPK * share, independently of the others, so
     that of `tokens` an expert is active with 1 - (1-p)^tokens and then has tokens * p / active rows
     on average; a part goes to the whole numbers below and above, which keeps the sum. Loads vary
     around that average; this variation is left out. A histogram of counts is taken as it stands
-    where it sums to tokens * TOPK.
+    where it sums to tokens * TOPK. Of histograms of several layers, each is taken so, and the
+    numbers of experts are means over the layers.
 
     >>> from workloads.models import Experts
     >>> rows, active = expert_loads(Experts(X=8, TOPK=2, S=1), 3)
     >>> rows.tolist(), active.round(3).tolist(), float((rows * active).sum().round(9))
     ([1, 2], [3.25, 1.375], 6.0)
     """
+    if by_layer := _by_layer(histogram):
+        layers = [expert_loads(experts, tokens, layer) for layer in by_layer]
+        rows, active = (np.concatenate(each) for each in zip(*layers, strict=True))
+        return rows, active / len(layers)
     given = np.ones(experts.X) if histogram is None else np.asarray(histogram, dtype=np.float64)
     if given.shape != (experts.X,):
         raise InputError(f"the histogram has {given.size} numbers for {experts.X} experts")
@@ -161,6 +179,12 @@ def expert_loads(experts: Experts, tokens: Any, histogram: Sequence[float] | Non
         np.concatenate([below, below + 1]).astype(np.int64),
         np.concatenate([number * (1 - above), number * above]),
     )
+
+
+def _by_layer(histogram: Histogram | None) -> list[Any]:
+    """The histograms of the layers; none where there is one for all of them."""
+    rows: list[Any] = [] if histogram is None else list(histogram)
+    return rows if any(np.ndim(row) for row in rows) else []
 
 
 def macs(found: Iterable[Kernel]) -> dict[str, Any]:
@@ -211,7 +235,8 @@ def parameters(network: Network, model: Model, active: bool = False) -> int:
                 continue
             words = size(cascade, name, here)
             fixed = np.all(words == size(cascade, name, there))
-            total += int(np.sum(kernel.total(words))) if fixed else 0
+            sets = 1 if active else kernel.weight_sets
+            total += int(np.sum(kernel.total(words))) * sets if fixed else 0
     return total
 
 
@@ -245,7 +270,11 @@ def _kernels(
                 for rank, rule in kernel.shape.items()
                 if kernel.name != ATTENTION or rank in {*cascade.ranks, *cascade.parameters}
             }
-            found.append(_with_instances(kernel.name, block, cascade, shape, count, dimensions))
+            each = _with_instances(kernel.name, block, cascade, shape, count, dimensions)
+            sets = _extent(
+                f"weight_sets of kernel {kernel.name!r}", kernel.weight_sets.evaluate(known)
+            )
+            found.append(replace(each, weight_sets=int(sets)))
     return tuple(found)
 
 
