@@ -7,6 +7,7 @@ finite rooms, fill and drain, and the software pipelining that its binding asks 
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 from sim.mapping import Mapping, Phase
 from sim.timeline.account import critical_path, stretches_of, unit_times
@@ -75,8 +76,26 @@ def _simulated(
         if cycles <= _GOOD * _busiest(trial):
             break
     if best is None:
-        raise CannotRun(f"phase {phase.name}: its tiles wait for each other's room")
+        raise CannotRun(f"phase {phase.name}: its tiles wait for each other's room{_uneven(phase)}")
     return builder, best[1], best[2]
+
+
+def _uneven(phase: Phase) -> str:
+    """Why that may be: a loop that Einsums share, but in which they go different ways."""
+    sizes: dict[str, dict[float, str]] = {}
+    for m in phase.einsums:
+        for at, loop in enumerate(m.loops[: m.shared]):
+            inside = prod(float(p.extent) for p in m.loops[at + 1 :] if p.rank == loop.rank)
+            if loop.extent > 1:
+                sizes.setdefault(loop.name, {}).setdefault(inside, m.einsum)
+    for name, found in sizes.items():
+        if len(found) > 1:
+            (one, first), (other, second) = sorted(found.items())[:2]
+            return (
+                f". An iteration of loop {name} is {one:g} coordinates to {first} and, in whole "
+                f"wavefronts, {other:g} to {second}: tasks of this level do not overlap that far"
+            )
+    return ""
 
 
 def _busiest(streams: Streams) -> float:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
-from time import perf_counter
 
 import numpy as np
 import pytest
-from hypothesis import given, reject, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mappers
@@ -19,8 +18,6 @@ from einsum_cascade import execute
 from einsum_cascade.dependencies import dependencies
 from sim.cycle import issue, simulate, simulate_product
 from sim.single import single_point
-from sim.timeline import CannotRun, timeline
-from sim.timeline import programs as timeline_programs
 
 
 @dataclass(frozen=True)
@@ -192,30 +189,6 @@ def test_interleaved_tensors_are_those_of_the_execution(shape, side, copies):
     check(mapping, [interleaved(mapping, phase, PAIRS, rooms)])
 
 
-@pytest.mark.parametrize(
-    "case", [*CASES[:4], CASES[6]], ids=lambda c: "-".join([*c[:3], *c[3].values()])
-)
-@given(shape=SHAPES, side=st.integers(2, 5))
-@settings(max_examples=10, deadline=None)
-def test_every_task_runs_when_the_timeline_says(case, shape, side):
-    mapping = placed(*case, shape, array_dim=side)
-    try:
-        programs, told = timeline_programs(mapping), timeline(mapping, ports=False, steady=False)
-    except CannotRun:
-        reject()
-    run = check(mapping, programs)
-    begins, found = 0, {}
-    for phase in run.phases:
-        for t in phase.tasks:
-            found[phase.name, t.einsum, t.index] = (begins + t.start, begins + t.end)
-        begins += phase.told_cycles
-    assert found == {
-        (s.phase, s.name, tuple(digit for _, digit in s.index)): (s.start, s.end)
-        for s in told.segments
-        if s.kind == "compute"
-    }
-
-
 def test_values_take_their_way():
     mapping = placed(*ONE_PASS, SHAPE, array_dim=4)
     run = check(mapping, [in_order(mapping, mapping.phases[0].options[0])])
@@ -334,14 +307,6 @@ def test_no_value_can_be_used_a_cycle_earlier(case, monkeypatch):
     monkeypatch.setattr(issue, "way_cycles", lambda w, r, s: max(0, real(w, r, s) - 1))
     with pytest.raises(AssertionError, match=r"not there yet|on its way|incomplete"):
         check(mapping, programs)
-
-
-def test_speed():
-    shape = {"B": 1, "H": 1, "E": 16, "F": 16, "M": 64, "P": 64}
-    mapping = placed(*ONE_PASS, shape, array_dim=16)
-    began = perf_counter()
-    check(mapping, [interleaved(mapping, mapping.phases[0].options[0], PAIRS)])
-    assert perf_counter() - began < 10
 
 
 def test_refusals():

@@ -109,7 +109,7 @@ def test_cycle_by_cycle_is_the_timeline(kind):
     case, examples = KINDS[kind]
     ran = Counter()
 
-    @settings(max_examples=examples, derandomize=True, **QUICK)
+    @settings(max_examples=examples, **QUICK)
     @given(shape=SHAPES, side=st.integers(2, 5))
     def equal(shape, side):
         mapping = placed(*case, shape, array_dim=side)
@@ -127,7 +127,7 @@ def test_in_a_buffer_with_hardly_any_room(kind):
     case, _ = KINDS[kind]
     ran = Counter()
 
-    @settings(max_examples=12, derandomize=True, **QUICK)
+    @settings(max_examples=12, **QUICK)
     @given(shape=SHAPES, side=st.integers(2, 4), words=st.sampled_from([40, 80, 160, 320]))
     def equal(shape, side, words):
         over = {"array_dim": side, "memories.buffer.size_bytes": 2 * words}
@@ -184,7 +184,7 @@ def test_long_runs_take_as_long_as_the_busiest_unit():
     """But for filling and draining: a tile more, and the way of a head's Q in and AV out."""
     bottlenecks = Counter()
 
-    @settings(max_examples=24, derandomize=True, **QUICK)
+    @settings(max_examples=24, **QUICK)
     @given(run=long_runs())
     def close(run):
         tiles, shape, side, words = run
@@ -225,7 +225,7 @@ LAYERS = st.fixed_dictionaries(
 
 
 @given(shape=LAYERS, side=st.integers(2, 16), folds=st.sampled_from(["pipelined", "serialized"]))
-@settings(max_examples=40, derandomize=True, **QUICK)
+@settings(max_examples=40, **QUICK)
 def test_a_product_by_itself_has_nothing_to_wait_for(shape, side, folds):
     """With memories that answer at once the array never stands still."""
     case = ("linear-layer", "fusemax-cloud", "unfused", {"folds": folds})

@@ -22,7 +22,7 @@ from einsum_cascade.views import shown
 from sim import evaluate, evaluate_phase
 from sim.schedule import einsum_cycles
 from sim.single import single_point
-from sim.timeline import timeline
+from sim.timeline import CannotRun, timeline
 
 KINDS = {
     "interleaved": ("attention-1pass", "fusemax-cloud", "fusemax", {}),
@@ -349,7 +349,7 @@ def check_waits(segments, begin):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=15, derandomize=True, **QUICK)
+@settings(max_examples=8, **QUICK)
 @given(point=points(16, 2), ports=PORTS)
 def test_a_schedule_is_valid(kind, point, ports):
     mapping = feasible(kind, point)
@@ -373,8 +373,7 @@ def test_a_schedule_is_valid(kind, point, ports):
     check_account(mapping, found)
 
 
-@pytest.mark.xfail(strict=True, reason="tiles of rows that wavefronts do not divide")
-def test_tiles_that_wavefronts_do_not_divide():
+def test_tiles_that_wavefronts_do_not_divide_are_refused_in_words():
     """10 rows in tiles of 5 on 3 x 3 PEs: the products' wavefronts reach into the next tile."""
     over = {
         "array_dim": 3,
@@ -384,7 +383,8 @@ def test_tiles_that_wavefronts_do_not_divide():
     mapping = placed("flat", {"B": 1, "H": 1, "E": 2, "F": 5, "M": 15, "P": 10}, **over)
     assert evaluate(mapping).infeasible[0] is None
     assert uneven(mapping)
-    assert timeline(mapping, ports=False).cycles > 0
+    with pytest.raises(CannotRun, match="loop P2 is 5 coordinates to GM and, in whole wavefronts, 6"):
+        timeline(mapping, ports=False)
 
 
 # ---- steady states --------------------------------------------------------------------------------
@@ -395,7 +395,7 @@ def test_what_is_skipped_would_only_have_been_repeated(kind):
     """Whole numbers, as without ports, are equal; others are equal but for rounding."""
     extrapolated = Counter()
 
-    @settings(max_examples=10, derandomize=True, **QUICK)
+    @settings(max_examples=5, **QUICK)
     @given(point=points(12, 12), ports=PORTS)
     def equal(point, ports):
         mapping = feasible(kind, point)
