@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,27 @@ def load_architecture(
     schema = check(ArchitectureSchema, document)
     architecture = ArchitectureFile(schema.name, schema.description, schema, document, chain)
     architecture.resolve()  # a mistake in an expression is reported where the file is read
+    _no_typo(architecture)
     return architecture
+
+
+def _no_typo(file: ArchitectureFile) -> None:
+    """A parameter that nothing uses, and that is nearly called like one that something uses."""
+    numbers = file.parameters().values()
+    used = {name for number in numbers if isinstance(number, Expression) for name in number.names}
+    known = [name for name in file.schema.parameters if name in used]
+    for name in file.schema.parameters:
+        if name not in used and get_close_matches(name, known, 1, _NEARLY):
+            raise InputError(
+                f"no number of architecture {file.name!r} depends on parameter {name!r}",
+                file.document.place("parameters", name),
+                allowed=known,
+                found=name,
+            )
+
+
+_NEARLY = 0.8
+"""From so alike on, two names are taken for one and a typo of it."""
 
 
 def _collect(

@@ -148,11 +148,6 @@ class Grid(PEs):
                 values[place] = read(self.board, nest, j, words, cycle)
                 tags[place] = self.board.numbers[operand.reach.tensor] * _TAG + words
 
-    def _read(
-        self, nest: Nest, j: int, words: Array, cycle: int, pes: Array | None = None
-    ) -> Array:
-        return read(self.board, nest, j, words, cycle, pes)
-
     def _begin(self, number: int, cycle: int) -> None:
         """PEs take their operands and compute."""
         nest, line = self.nests[number], self.begins

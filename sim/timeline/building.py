@@ -445,7 +445,6 @@ class Builder:
             self.streams[index].needs.append(need)
             back = Need(index, lambda task: task - 1, 1, 0.0, 1, "room", use.tensor)
             self.streams[writer].needs.append(back)
-            partial, loads = _accumulates(use, depth), cycles
         else:
             inner = prod(v.extent for v in space.levels[depth:])
             cycles = self._cycles(memory, words)
@@ -458,11 +457,8 @@ class Builder:
                 index, lambda task: task // inner - copies + 1, 1, 0.0, 1, "room", use.tensor
             )
             self.streams[writer].needs.append(back)
-            partial, loads = _accumulates(use, depth), cycles
-        if partial:  # partial results come back at every visit
-            again = replace(
-                self.streams[index], name=f"load {use.tensor}", kind="load", needs=[], cycles=loads
-            )
+        if _accumulates(use, depth):  # partial results come back at every visit
+            again = replace(self.streams[index], name=f"load {use.tensor}", kind="load", needs=[])
             back_in = self._add(again)
             inner = max(1, space.count // again.space.count)
             self.streams[writer].needs.append(
@@ -577,7 +573,7 @@ def streams_of(mapping: MappingOf, phase: Phase, ports: bool = True) -> tuple[Bu
         builder.transfers(room)
     arrays = tuple(dict.fromkeys(m.array for m in phase.einsums))
     used = tuple(p for p in builder.port_names if any(s.unit == p for s in builder.streams))
-    found = Streams(phase.name, builder.spine, tuple(builder.streams), arrays, used, 0.0)
+    found = Streams(phase.name, builder.spine, tuple(builder.streams), arrays, used)
     return builder, found
 
 

@@ -79,7 +79,6 @@ class Streams:
     all: tuple[Stream, ...]
     arrays: tuple[str, ...]
     ports: tuple[str, ...]
-    leave_cycles: float
 
     def on(self, unit: str, *kinds: str) -> list[int]:
         """The streams of a unit."""

@@ -179,3 +179,11 @@ def test_a_sequence_of_sequences():
     assert phi.energy_pj == pytest.approx(12 * 17.1645 + 8.3395)
     with pytest.raises(InputError, match="a sequence of itself: a -> b -> a"):
         with_operations(a={"sequence": {"b": 1}}, b={"sequence": {"a": 1}})
+
+
+def test_a_parameter_that_nothing_uses_is_taken_for_a_typo():
+    with pytest.raises(InputError, match="array_dims") as error:
+        load_architecture({"extends": "flat-cloud", "parameters": {"array_dims": 16}})
+    assert "array_dim" in str(error.value)
+    own = {"extends": "flat-cloud", "parameters": {"lanes": 16}}
+    assert load_architecture(own).resolve().parameters["lanes"] == 16

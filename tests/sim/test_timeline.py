@@ -383,7 +383,9 @@ def test_tiles_that_wavefronts_do_not_divide_are_refused_in_words():
     mapping = placed("flat", {"B": 1, "H": 1, "E": 2, "F": 5, "M": 15, "P": 10}, **over)
     assert evaluate(mapping).infeasible[0] is None
     assert uneven(mapping)
-    with pytest.raises(CannotRun, match="loop P2 is 5 coordinates to GM and, in whole wavefronts, 6"):
+    with pytest.raises(
+        CannotRun, match="loop P2 is 5 coordinates to GM and, in whole wavefronts, 6"
+    ):
         timeline(mapping, ports=False)
 
 

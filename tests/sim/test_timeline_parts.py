@@ -325,7 +325,7 @@ def stream(name, unit, count, cycles, kind="compute", needs=(), lag=0, rank=0.0)
 def played(*streams, ports=("DRAM",)):
     arrays = tuple(dict.fromkeys(s.unit for s in streams if s.kind == "compute"))
     spine = max((s.space for s in streams), key=lambda s: s.count)
-    run = Engine(Streams("test", spine, tuple(streams), arrays, ports, 0.0), False).simulate()
+    run = Engine(Streams("test", spine, tuple(streams), arrays, ports), False).simulate()
     return {(s.name, s.index[0][1]): (s.start, s.end, s.blocker) for s in run.segments}, run
 
 
