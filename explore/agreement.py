@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Disagreement:
     """A point at two levels: `gap` is the second latency over the first, less 1.
 
-    It is None where only one of the levels can run the point; `effect` says why then.
+    It is None unless both levels can run the point; `effect` says why then.
     """
 
     first: PointResult
@@ -63,6 +63,17 @@ def disagreements(pairs: Iterable[Sequence[PointResult]]) -> list[Disagreement]:
     return sorted(found, key=lambda d: -np.inf if d.gap is None else -abs(d.gap))
 
 
+def at_no_level(pairs: Iterable[Sequence[PointResult]]) -> list[Disagreement]:
+    """What `disagreements` leaves out: the points that none of the levels can run, and why."""
+    found = []
+    for first, second in pairs:
+        if first.reason is not None and second.reason is not None:
+            each = f"{first.level}: {first.reason}; {second.level}: {second.reason}"
+            why = first.reason if first.reason == second.reason else each
+            found.append(Disagreement(first, second, None, why))
+    return found
+
+
 def effect_behind(coarse: PointResult, fine: PointResult) -> str:
     """What the coarse level leaves out on the unit that it calls the bottleneck.
 
@@ -72,14 +83,19 @@ def effect_behind(coarse: PointResult, fine: PointResult) -> str:
     """
     if coarse.latency_s and fine.latency_s and abs(fine.latency_s / coarse.latency_s - 1) < 1e-9:
         return ""
-    if not coarse.latency_s or not fine.latency_s or fine.stalled_s is None or fine.idle_s is None:
+    if not coarse.latency_s or not fine.latency_s:
         return ""
+    known = fine.stalled_s is not None and fine.idle_s is not None
     terms = {name: seconds for name, seconds in coarse.critical_path_s.items() if seconds > 0}
     if len(terms) != 1 or fine.latency_s < coarse.latency_s or not {*terms} <= {*fine.busy_s}:
-        return _path_effect(terms, fine)
+        return _path_effect(terms, fine) if known else ""
     (unit,) = terms
-    effects = {f"{unit} waits for {what}": s for what, s in fine.stalled_s.get(unit, {}).items()}
-    effects[f"{unit} has nothing to do"] = fine.idle_s.get(unit, 0.0)
+    stalled = (fine.stalled_s or {}).get(unit, {})
+    effects = {f"{unit} waits for {what}": seconds for what, seconds in stalled.items()}
+    if known:
+        effects[f"{unit} has nothing to do"] = (fine.idle_s or {}).get(unit, 0.0)
+    else:
+        effects[f"{unit} waits or has nothing to do"] = fine.latency_s - fine.busy_s[unit]
     effects[f"{unit} works longer"] = fine.busy_s[unit] - coarse.busy_s.get(unit, 0.0)
     largest = max(effects, key=lambda text: effects[text])
     if effects[largest] <= 0:
@@ -142,7 +158,8 @@ def disagreement_table(found: Iterable[Disagreement]) -> pl.DataFrame:
             f"latency_{d.second.level}_s": d.second.latency_s,
             "gap_percent": None if d.gap is None else 100 * d.gap,
             "tasks": d.second.tasks if d.second.tasks is not None else d.first.tasks,
-            "effect": d.effect,
+            "effect": None if d.gap is None else d.effect,
+            "reason": d.effect if d.gap is None else None,
         }
         for d in found
     ]

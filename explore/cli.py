@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from explore.agreement import Disagreement
     from explore.levels import PointResult
     from explore.run import Summary
     from explore.schema import FiguresSchema
@@ -272,7 +273,7 @@ def trace_command(
     """
     from einsum_cascade.source import InputError
     from explore import levels
-    from explore.results import FIGURES, refuse_overwriting
+    from explore.results import FIGURES, refuse_overwriting, refuse_overwriting_file
     from explore.spec import experiment_file, load_experiment
     from explore.trace import file_names, warning, write_trace
 
@@ -280,8 +281,8 @@ def trace_command(
     single = out.suffix == ".json"
     if not single or out.is_dir():
         refuse_overwriting(out, force)
-    elif out.exists() and not force:
-        raise InputError(f"{str(out)!r} is there: --force writes over it")
+    else:
+        refuse_overwriting_file(out, force)
     chosen = levels.selection(design, model, kernel, seq_len, batch)
     chosen = levels.first_of_each(experiment, chosen)
     if single and len(levels.places(experiment, chosen)) > 1:
@@ -289,7 +290,11 @@ def trace_command(
             f"{out.name} holds one point: choose a design with --design, or give a folder",
             allowed=chosen.designs,
         )
-    runs = levels.run_timelines(experiment, chosen)
+    runs, left_out = levels.run_timelines(experiment, chosen)
+    for each in left_out:
+        typer.echo(f"{each.label}: {each.reason}", err=True)
+    if not runs:
+        raise typer.Exit(NOTHING_FEASIBLE)
     names = [out.name] if single else file_names([run.result.label for run in runs])
     folder = out.parent if single else out
     for run, name in zip(runs, names, strict=True):
@@ -318,6 +323,7 @@ def compare_levels_command(
     out: Annotated[
         Path | None, typer.Option(help="A CSV file for the whole table.", metavar="FILE")
     ] = None,
+    force: Force = False,
     design: Designs = None,
     model: Models = None,
     seq_len: SeqLens = None,
@@ -329,15 +335,38 @@ def compare_levels_command(
     """How far two levels agree at the design points of SPEC, and why they do not."""
     from explore import agreement, levels
     from explore.plots import drawing_processes
+    from explore.results import refuse_overwriting_file
     from explore.spec import experiment_file, load_experiment
 
     experiment = load_experiment(experiment_file(spec))
+    if out is not None:
+        refuse_overwriting_file(out, force)
     chosen = levels.selection(design, model, kernel, seq_len, batch)
     count = len(levels.places(experiment, chosen)[:limit])
     both = tuple(each.value for each in level)
     with drawing_processes() as pool, _progress(count) as advance:
         pairs = levels.at_levels(experiment, chosen, both, limit, advance, pool)
-    found = agreement.disagreements(pairs)
+    found, left_out = agreement.disagreements(pairs), agreement.at_no_level(pairs)
+    if found:
+        _print_agreement(found, both, rows)
+    if left_out:
+        typer.echo(f"{len(left_out)} of {len(pairs)} points can run at neither level:")
+        why = dict.fromkeys((d.first.design, d.effect) for d in left_out)
+        for name, reason in list(why)[:rows]:
+            typer.echo(f"  {name}: {reason}")
+        if len(why) > rows:
+            typer.echo(f"  {len(why) - rows} more reasons")
+    if out is not None:
+        levels.write_csv(agreement.disagreement_table([*found, *left_out]), out)
+        typer.echo(f"{len(pairs)} rows in {out}")
+    if all(each.gap is None for each in found):
+        raise typer.Exit(NOTHING_FEASIBLE)
+
+
+def _print_agreement(found: list[Disagreement], both: tuple[str, ...], rows: int) -> None:
+    """Points at two levels, the worst first, and a row a design."""
+    from explore import agreement
+
     if "cycle" in both:
         typer.echo("level cycle has no memory ports: both levels with memories that answer at once")
     head = ("design", "model", "kernel", "tokens", "batch", *both, "gap", "tasks", "effect")
@@ -362,12 +391,6 @@ def compare_levels_command(
     within = f"within {agreement.WITHIN:.0%}"
     about = ("design", "points", "median gap", "largest gap", within, "at one level only")
     _print_table("by design", about, summary)
-    left_out = len(pairs) - len(found)
-    if left_out:
-        typer.echo(f"{left_out} of {len(pairs)} points are infeasible")
-    if out is not None:
-        levels.write_csv(agreement.disagreement_table(found), out)
-        typer.echo(f"{len(found)} rows in {out}")
 
 
 @app.command("numerics")

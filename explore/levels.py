@@ -86,8 +86,9 @@ class PointResult:
     """A design point at one level, times in seconds.
 
     The analytic level knows how long a unit is busy, not why it waits: `stalled_s` and `idle_s` are
-    None. `critical_path_s` adds up to the latency: what the run's length was spent on; `unit_of`
-    says where tasks run. A point that cannot be has a `reason` and nothing else.
+    None, and so they are at the level `cycle`. `critical_path_s` adds up to the latency: what the
+    run's length was spent on; `unit_of` says where tasks run. A point that cannot be has a `reason`
+    and nothing else.
     """
 
     design: str
@@ -231,10 +232,9 @@ def at_levels(
     """The chosen points, each at all `levels`; the first `limit` of them.
 
     `progress` is told the design of every point that is done. `pool` takes points side by side, if
-    there are many. Raises `InputError` for a kernel or an array that a level cannot simulate.
+    there are many. A point that a level cannot run has the reason there.
     """
     todo = places(experiment, chosen)[:limit]
-    _refuse_networks(experiment, todo, levels)
     file = experiment.document.file
     found: Iterator[tuple[PointResult, ...]]
     if pool is not None and len(todo) > _FEW and set(levels) - {"analytic"}:
@@ -250,33 +250,25 @@ def at_levels(
     return results
 
 
-def _refuse_networks(experiment: Experiment, todo: Iterable[Place], levels: Sequence[str]) -> None:
-    fine = [level for level in levels if level != "analytic"]
-    if fine and any(place.kernel == "network" for place in todo):
-        raise InputError(
-            f"the kernel 'network' has no level {' or '.join(fine)}: it is made of many kernels, "
-            "each with a mapping of its own",
-            allowed=[k for k in experiment.grids[0].kernels if k != "network"],
-        )
-
-
-def run_timelines(experiment: Experiment, chosen: Selection) -> list[Run]:
+def run_timelines(experiment: Experiment, chosen: Selection) -> tuple[list[Run], list[PointResult]]:
     """Timelines of the chosen points, whole ones of up to `WHOLE_TASKS` tasks: people look at them.
 
-    Raises `InputError` for a point that cannot be.
+    Beside them the points that cannot be, with their reasons.
     """
-    todo = places(experiment, chosen)
-    _refuse_networks(experiment, todo, ("timeline",))
-    runs = []
-    for placed, place in _each_placed(experiment, chosen, todo):
+    runs, left_out = [], []
+    for placed, place in _each_placed(experiment, chosen, places(experiment, chosen)):
         result = _described(placed, place, "timeline")
-        if result.reason is not None:
-            raise InputError(f"{result.name} cannot be: {result.reason}")
-        found = _timeline(placed, place)
-        if found.extrapolated and found.tasks <= WHOLE_TASKS:
-            found = _timeline(placed, place, steady=False)
-        runs.append(Run(_measured(result, found), found))
-    return runs
+        try:
+            if result.reason is None:
+                found = _timeline(placed, place)
+                if found.extrapolated and found.tasks <= WHOLE_TASKS:
+                    found = _timeline(placed, place, steady=False)
+                runs.append(Run(_measured(result, found), found))
+                continue
+        except (CannotRun, InputError) as error:
+            result = replace(result, reason=str(error))
+        left_out.append(result)
+    return runs, left_out
 
 
 @dataclass(frozen=True)
@@ -368,14 +360,21 @@ def _at_level(placed: _Placed, place: Place, level: str, ports: bool) -> PointRe
     try:
         if level == "timeline":
             return _measured(result, _timeline(placed, place, ports=ports))
-        return _measured(result, _cycle(placed, place))
-    except CannotRun as error:
+        found = _measured(result, _cycle(placed, place))
+        return replace(found, stalled_s=None, idle_s=None)  # who waits and who has no work is alike
+    except (CannotRun, InputError) as error:
         return replace(result, reason=str(error))
 
 
 def _described(placed: _Placed, place: Place, level: str) -> PointResult:
     """The point and the reason why it cannot be, if there is one; nothing measured yet."""
     points, i = placed.result.points, place.point
+    reason = placed.reasons[i]
+    if reason is None and placed.kernel == "network" and level != "analytic":
+        reason = (
+            f"the kernel 'network' has no level {level}: it is made of many kernels, each with a "
+            "mapping of its own"
+        )
     return PointResult(
         design=placed.result.design.name,
         model=placed.grid.models[points.model[i]].name,
@@ -385,7 +384,7 @@ def _described(placed: _Placed, place: Place, level: str) -> PointResult:
         level=level,
         swept={name: float(values[i]) for name, values in points.swept.items()},
         arrays=placed.arrays,
-        reason=placed.reasons[i],
+        reason=reason,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,6 +120,19 @@ def refuse_overwriting(folder: Path, force: bool) -> None:
         raise InputError(
             f"{str(folder)!r} is not empty: --force writes the results over what is there"
         )
+
+
+def refuse_overwriting_file(file: Path, force: bool) -> None:
+    """Raise `InputError` when `file` is there and `force` is not set, or cannot be written."""
+    if file.is_dir():
+        raise InputError(f"{str(file)!r} is a folder: give a file")
+    if file.is_file() and not force:
+        raise InputError(f"{str(file)!r} is there: --force writes over it")
+    there = next((p for p in (file, *file.absolute().parents) if p.exists()), file)
+    if there != file and not there.is_dir():
+        raise InputError(f"cannot write {str(file)!r}: {str(there)!r} is not a folder")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"cannot write {str(file)!r}: {os.strerror(errno.EACCES)}")
 
 
 def write(table: pl.DataFrame, folder: Path, spec: Path) -> None:

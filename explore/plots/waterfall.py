@@ -130,12 +130,15 @@ def opening(figure: WaterfallFigure) -> WaterfallFigure | None:
 def _waterfall(title: str, timeline: Timeline) -> Waterfall:
     second = 1 / timeline.clock_hz
     rows = []
+    begins: dict[str, float] = {}
+    for s in timeline.segments:
+        begins[s.phase] = min(s.start, begins.get(s.phase, s.start))
     for unit, segments in by_unit(timeline).items():
         moves = any(segment.kind != "compute" for segment in segments)
         label = f"{unit} port" if moves else _LABELS.get(unit, unit)
         busy = timeline.units[unit].busy / timeline.cycles if timeline.cycles else 0.0
         bars = tuple(_bars(segments, second))
-        rows.append(UnitRow(label, bars, _waits(segments, second), busy))
+        rows.append(UnitRow(label, bars, _waits(segments, begins, second), busy))
     repeats = tuple(
         Repeat(s.start * second, s.end * second, s.repeats)
         for s in timeline.stretches
@@ -181,8 +184,10 @@ def _bars(segments: Iterable[Segment], second: float) -> Iterator[Bar]:
             last = max(last, s.end)
 
 
-def _waits(segments: Iterable[Segment], second: float) -> tuple[Wait, ...]:
-    """Gaps before tasks that something held up.
+def _waits(
+    segments: Iterable[Segment], begins: Mapping[str, float], second: float
+) -> tuple[Wait, ...]:
+    """Gaps before tasks that something held up, from when the task's phase `begins`.
 
     A unit that has nothing to do does not wait, nor does a port before there is anything to store.
     """
@@ -190,8 +195,9 @@ def _waits(segments: Iterable[Segment], second: float) -> tuple[Wait, ...]:
     worked = 0.0
     for s in sorted(segments, key=lambda s: (s.start, s.end)):
         made = s.kind != "store" or s.blocker.startswith("room")
-        if s.start > worked and s.blocker and made:
-            found.append(Wait(s.blocker, worked * second, s.start * second))
+        since = max(worked, begins[s.phase])
+        if s.start > since and s.blocker and made:
+            found.append(Wait(s.blocker, since * second, s.start * second))
         worked = max(worked, s.end)
     return tuple(found)
 

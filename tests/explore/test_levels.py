@@ -116,9 +116,12 @@ def test_networks_have_no_finer_level(tmp_path):
         "bert-base",
     )
     experiment = load_experiment(write(tmp_path, text))
-    with pytest.raises(InputError, match="'network' has no level timeline"):
-        at_levels(experiment, Selection(), ["analytic", "timeline"])
     chosen = Selection(kernels=("network",), designs=("Ours",), seq_len=(128,))
+    found = at_levels(experiment, replace(chosen, kernels=()), ["analytic", "timeline"])
+    for coarse, finer in found:
+        assert coarse.latency_s
+        assert (finer.latency_s is None) == (finer.kernel == "network")
+        assert "'network' has no level timeline" in (finer.reason or "") or finer.latency_s
     (found,) = [r for (r,) in at_levels(experiment, chosen, ["analytic"], limit=1)]
     assert found.latency_s
 
@@ -298,8 +301,36 @@ def test_a_point_that_cannot_be_is_a_row_with_its_reason(tmp_path):
     found = [r for (r,) in at_levels(experiment, chosen, ["timeline"])]
     assert [r.reason is None for r in found] == [False, True] * 2
     assert table_of(found)["latency_s"].null_count() == 2
-    with pytest.raises(InputError, match="cannot be"):
-        run_timelines(experiment, chosen)
+    runs, left_out = run_timelines(experiment, chosen)
+    assert (len(runs), len(left_out)) == (2, 2)
+    assert all(each.reason for each in left_out)
+
+
+def test_points_that_no_level_can_run_are_rows_with_their_reason(tmp_path):
+    text = SMALL.replace(
+        "arch.array_dim: [32, 64]",
+        "arch.array_dim: 32, arch.memories.buffer.size_bytes: [256, 16 MiB]",
+    )
+    arguments = ["compare-levels", str(write(tmp_path, text)), "--levels", "analytic", "timeline"]
+    arguments += ["--kernel", "attention", "--design", "Ours", "--model", "wide", "--seq-len"]
+    out = tmp_path / "gaps.csv"
+    done = CliRunner().invoke(app, [*arguments, "128", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "1 of 2 points can run at neither level" in done.output
+    table = pl.read_csv(out)
+    assert table["reason"].null_count() == table["gap_percent"].drop_nulls().len() == 1
+    done = CliRunner().invoke(app, [*arguments, "128", "--limit", "1"])
+    assert done.exit_code == 3
+    assert "Ours: " in done.output
+    assert "median gap" not in done.output
+
+
+def test_the_file_of_gaps_is_checked_before_anything_runs(tmp_path):
+    arguments = ["compare-levels", str(write(tmp_path)), "--limit", "1", "--out"]
+    for out, text in (("spec.yaml", "--force"), (".", "is a folder"), ("spec.yaml/a", "not a fol")):
+        done = CliRunner().invoke(app, [*arguments, str(tmp_path / out)])
+        assert isinstance(done.exception, InputError)
+        assert text in str(done.exception)
 
 
 @pytest.mark.parametrize(
@@ -310,11 +341,22 @@ def test_a_point_that_cannot_be_is_a_row_with_its_reason(tmp_path):
     ],
 )
 def test_what_is_too_large_cycle_by_cycle_is_refused(tmp_path, changes, text):
-    done = CliRunner().invoke(
-        app, ["simulate", str(write(tmp_path, SMALL.replace(*changes))), "--level", "cycle"]
-    )
-    assert isinstance(done.exception, InputError)
-    assert text in str(done.exception)
+    file, out = write(tmp_path, SMALL.replace(*changes)), tmp_path / "out"
+    arguments = ["simulate", str(file), "--level", "cycle", "--limit", "2", "--out", str(out)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 3, done.output
+    assert all(text in reason for reason in pl.read_csv(out / "levels.csv")["reason"])
+
+
+def test_pe_by_pe_it_is_known_who_works_but_not_who_waits(tmp_path):
+    text = SMALL.replace("[32, 64]", "[16]").replace("[128, 256]", "64")
+    experiment = load_experiment(write(tmp_path, text))
+    chosen = Selection(designs=("Ours",), models=("wide",), kernels=("attention",))
+    ((coarse, found),) = at_levels(experiment, chosen, ["analytic", "cycle"])
+    assert found.busy_s["2d"] > 0
+    assert (found.stalled_s, found.idle_s) == (None, None)
+    assert "waits or has nothing to do" in effect_behind(coarse, found)
+    assert table_of([found])["stalled_2d_s"].to_list() == [None]
 
 
 def test_a_run_cycle_by_cycle_is_a_timeline():

@@ -213,9 +213,25 @@ def test_swept_values_are_runs_of_their_own(tmp_path):
     assert "holds one point" in str(done.exception)
 
 
+def test_a_design_that_cannot_be_is_left_out(tmp_path):
+    text = SPEC.replace("figures:", "  Tiny:\n    arch: {extends: fusemax-cloud, parameters: "
+                        "{array_dim: 32}, memories: {buffer: {size_bytes: 256}}}\n"
+                        "    cascade: attention-1pass\n    mapper: fusemax\nfigures:")  # fmt: skip
+    (tmp_path / "spec.yaml").write_text(text)
+    arguments = ["trace", str(tmp_path / "spec.yaml"), "--out"]
+    done = CliRunner().invoke(app, [*arguments, str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert done.stderr.startswith("Tiny: ")
+    names = {p.name for p in (tmp_path / "out").glob("*.json")}
+    assert names == {"trace-Ours-serial.json", "trace-Ours.json"}
+    done = CliRunner().invoke(app, [*arguments, str(tmp_path / "t.json"), "--design", "Tiny"])
+    assert done.exit_code == 3
+    assert not (tmp_path / "t.json").exists()
+
+
 def test_the_shipped_figure_has_three_runs_on_one_axis():
     experiment = load_experiment(experiment_file("waterfall"))
-    runs = run_timelines(experiment, first_of_each(experiment, Selection()))
+    runs, _ = run_timelines(experiment, first_of_each(experiment, Selection()))
     assert not any(run.timeline.extrapolated for run in runs)
     figure = waterfall_figure([(run.result.design, run.timeline) for run in runs])
     assert [panel.title for panel in figure.panels] == [

@@ -116,6 +116,21 @@ def test_waits_are_the_gaps_that_something_held_up():
     assert found["DRAM port"].waits == ()
 
 
+def test_a_wait_does_not_begin_before_its_phase():
+    later = [
+        replace(segment("DRAM", "load V", 110, 120, kind="load"), phase="later"),
+        replace(segment("2d", "AV", 125, 140, "load V"), phase="later"),
+        replace(segment("1d", "RNV", 140, 150, "AV"), phase="later"),
+    ]
+    whole = replace(run(), segments=(*run().segments, *later))
+    found = rows(waterfall_figure([("Ours", whole)]))
+    last = [found[name].waits[-1] for name in ("2D array", "1D array")]
+    assert [(w.reason, round(w.start * HZ), round(w.end * HZ)) for w in last] == [
+        ("load V", 110, 125),
+        ("AV", 110, 140),
+    ]
+
+
 def test_what_repeats_is_marked_and_the_length_is_true():
     panel = waterfall_figure([("Ours", run(4094))]).panels[0]
     (repeat,) = panel.repeats
