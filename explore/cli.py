@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     import polars as pl
 
     from explore.agreement import Disagreement
-    from explore.levels import PointResult
+    from explore.levels import PointResult, Selection
     from explore.run import Summary
     from explore.schema import FiguresSchema
+    from explore.spec import Experiment
 
 
 class Level(StrEnum):
@@ -226,7 +227,6 @@ def simulate_command(
 ) -> None:
     """Run design points of SPEC at one level: who works when, who waits for what."""
     from explore import levels
-    from explore.plots import drawing_processes
     from explore.results import refuse_overwriting
     from explore.spec import experiment_file, load_experiment
 
@@ -234,10 +234,7 @@ def simulate_command(
     if out is not None:
         refuse_overwriting(out, force)
     chosen = levels.selection(design, model, kernel, seq_len, batch)
-    count = len(levels.places(experiment, chosen)[:limit])
-    with drawing_processes() as pool, _progress(count) as advance:
-        found = levels.at_levels(experiment, chosen, (level.value,), limit, advance, pool)
-    results = [each for (each,) in found]
+    results = [each for (each,) in _at_levels(experiment, chosen, (level.value,), limit)]
     _print_levels(results)
     if out is not None:
         levels.write_csv(levels.table_of(results), out / levels.CSV)
@@ -334,7 +331,6 @@ def compare_levels_command(
 ) -> None:
     """How far two levels agree at the design points of SPEC, and why they do not."""
     from explore import agreement, levels
-    from explore.plots import drawing_processes
     from explore.results import refuse_overwriting_file
     from explore.spec import experiment_file, load_experiment
 
@@ -342,10 +338,8 @@ def compare_levels_command(
     if out is not None:
         refuse_overwriting_file(out, force)
     chosen = levels.selection(design, model, kernel, seq_len, batch)
-    count = len(levels.places(experiment, chosen)[:limit])
     both = tuple(each.value for each in level)
-    with drawing_processes() as pool, _progress(count) as advance:
-        pairs = levels.at_levels(experiment, chosen, both, limit, advance, pool)
+    pairs = _at_levels(experiment, chosen, both, limit)
     found, left_out = agreement.disagreements(pairs), agreement.at_no_level(pairs)
     if found:
         _print_agreement(found, both, rows)
@@ -481,6 +475,18 @@ def _draw(
         table, folder, baseline=baseline, width=figures.width, formats=figures.formats, pool=pool
     )
     return len(paths)
+
+
+def _at_levels(
+    experiment: Experiment, chosen: Selection, wanted: Sequence[str], limit: int | None
+) -> list[tuple[PointResult, ...]]:
+    """The chosen points at levels, side by side, with a progress bar."""
+    from explore import levels
+    from explore.plots import drawing_processes
+
+    count = len(levels.places(experiment, chosen)[:limit])
+    with drawing_processes() as pool, _progress(count) as advance:
+        return levels.at_levels(experiment, chosen, wanted, limit, advance, pool)
 
 
 @contextmanager

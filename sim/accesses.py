@@ -315,7 +315,7 @@ def _count(
     # the array's side: the memory nearest to the arrays
     nearest = tiles[-1].memory if tiles else residency.home
     near = array_side(cascade, use, shape)
-    words = near.words * near.count * _true_share(shape, use)
+    words = near.words * near.count * true_share(shape, use)
     _both_ways(result, architecture.memory(nearest), use, words, near, when)
     # between the memories: each tile is filled from, or emptied to, the level outside of it
     outside = tiles[0].memory if tiles and tiles[0].memory == residency.home else residency.home
@@ -340,7 +340,7 @@ def _transfer(
     use = together[0]
     position = use.mapping.position(tile.below)
     moved = visited(cascade, use, shape, position, tile.retain, together[1:])
-    words = moved.words * moved.count * _true_share(shape, use)
+    words = moved.words * moved.count * true_share(shape, use)
     inner = architecture.memory(tile.memory)
     _both_ways(result, architecture.memory(outside), use, words, moved, when)
     result.move(inner, use.tensor, words, not use.writes, when)
@@ -425,7 +425,7 @@ def worked_share(
     return tile_share(cascade, einsum, shape, sizes)
 
 
-def _true_share(shape: Mapping[str, Number], use: Use) -> Number:
+def true_share(shape: Mapping[str, Number], use: Use) -> Number:
     """Real words over words of the padded tiles, for the ranks of the tensor.
 
     A window may have most of its tiles cut away by filters: then what pads it counts.
@@ -462,5 +462,5 @@ def _spill(
     for use in uses(cascade, phase):
         when = phase.spilled.get((use.mapping.einsum, use.tensor), False)
         near = array_side(cascade, use, shape)
-        words = overflow * near.words * near.count * _true_share(shape, use)
+        words = overflow * near.words * near.count * true_share(shape, use)
         _both_ways(result, outermost, use, words, near, when)

@@ -24,14 +24,13 @@ from explore.plots.style import (
     MARKERS,
     SAVING,
     SETTINGS,
-    TEXT_PT,
     TICK_PT,
+    legend_form,
     log_ticks,
     look,
-    text_in,
 )
 
-_LEGEND_LINE_IN = 0.15
+_LEGEND_LINE_IN, _HANDLE_IN = 0.15, 0.36
 _FEW_PLACES = 16  # labels that a single column holds
 
 
@@ -71,12 +70,8 @@ def _bars(figure: Figure, width_in: float) -> Canvas:
 
 def _legend_size(names: Sequence[str], width_in: float) -> tuple[int, float]:
     """How many columns a legend has, and its height in inches."""
-    widths = [0.36 + text_in(name, TEXT_PT) for name in names]
-    for lines in range(1, len(names) + 1):
-        columns = [widths[i : i + lines] for i in range(0, len(widths), lines)]
-        if sum(map(max, columns)) <= width_in or lines == len(names):
-            break
-    return len(columns), 0.03 + _LEGEND_LINE_IN * lines
+    columns, lines = legend_form(names, width_in, _HANDLE_IN)
+    return columns, 0.03 + _LEGEND_LINE_IN * lines
 
 
 def _lines(figure: Figure, width_in: float) -> Canvas:

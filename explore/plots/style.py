@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 COLUMN_IN = {"single": 3.5, "double": 7.16}
@@ -73,6 +74,16 @@ def look(index: int) -> dict[str, Any]:
 def text_in(text: str, size_pt: float = TICK_PT) -> float:
     """The width of a line of text in inches, near enough to decide whether it fits."""
     return 0.61 * size_pt * len(text) / 72
+
+
+def legend_form(names: Sequence[str], width_in: float, handle_in: float) -> tuple[int, int]:
+    """Columns and lines of a legend, filled column by column; `handle_in` stands beside a name."""
+    widths = [handle_in + text_in(name, TEXT_PT) for name in names]
+    for lines in range(1, len(names) + 1):
+        columns = [widths[i : i + lines] for i in range(0, len(widths), lines)]
+        if sum(map(max, columns)) <= width_in or lines == len(names):
+            break
+    return len(columns), lines
 
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

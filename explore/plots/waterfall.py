@@ -17,6 +17,7 @@ from explore.plots.style import (
     SETTINGS,
     TEXT_PT,
     TICK_PT,
+    legend_form,
     look,
     text_in,
 )
@@ -205,7 +206,7 @@ def _waits(
 _ROW_IN, _LANE_IN, _PORT_IN = 0.24, 0.15, 0.15
 _BRACKET_IN = 0.11  # for how often a stretch happens
 _TITLE_IN, _BELOW_IN, _LEFT_IN, _RIGHT_IN, _GAP_IN = 0.2, 0.32, 0.62, 0.6, 0.1
-_LEGEND_LINE_IN = 0.15
+_LEGEND_LINE_IN, _HANDLE_IN = 0.15, 0.42
 _FILL = 0.86  # of a row that is bars
 _PALE = "#efefef"
 _DARK = ("#0072B2", "#D55E00", "#009E73")  # text on these is white
@@ -253,7 +254,7 @@ def draw_waterfall(
                for kind, c in _MOVED.items() if kind in kinds]  # fmt: skip
     if any(row.waits for p in figure.panels for row in p.rows):
         legend.append(("waits (for what)", _waiting()))
-    columns, lines = _legend_form([name for name, _ in legend], width_in)
+    columns, lines = legend_form([name for name, _ in legend], width_in, _HANDLE_IN)
     above = 0.04 + _LEGEND_LINE_IN * lines
     heights = [sum(_height(row) for row in panel.rows) for panel in figure.panels]
     heads = [_TITLE_IN + (_BRACKET_IN if panel.repeats else 0) for panel in figure.panels]
@@ -287,16 +288,6 @@ def draw_waterfall(
             paths.append(folder / f"{figure.name}.{kind}")
             canvas.savefig(paths[-1], format=kind, **SAVING[kind])
     return paths
-
-
-def _legend_form(names: Sequence[str], width_in: float) -> tuple[int, int]:
-    """Columns and lines of a legend, filled column by column."""
-    widths = [0.42 + text_in(name, TEXT_PT) for name in names]
-    for lines in range(1, len(names) + 1):
-        columns = [widths[i : i + lines] for i in range(0, len(widths), lines)]
-        if sum(map(max, columns)) <= width_in or lines == len(names):
-            break
-    return len(columns), lines
 
 
 def _height(row: UnitRow) -> float:

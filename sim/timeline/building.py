@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import ceil, prod
 
@@ -17,6 +17,7 @@ from sim.accesses import (
     Use,
     iterated_ranks,
     tally,
+    true_share,
     uses,
     words_of,
     worked_share,
@@ -348,7 +349,7 @@ class Builder:
         depth = position if tile is not None and not tile.retain else moving(use, position)
         words = float(words_of(use, m.loops[position:], shape))
         share = float(worked_share(self.cascade, m, shape, depth))
-        return depth, words * share * true_share(use, shape)
+        return depth, words * share * float(true_share(shape, use))
 
     def _load(
         self, use: Use, tile: Tile | None, room: Rooms, fetched: dict[tuple[object, ...], int]
@@ -554,13 +555,6 @@ def tile_depth(use: Use, tile: Tile) -> int:
 def _accumulates(use: Use, depth: int) -> bool:
     """Whether a tile of results leaves before it is complete."""
     return any(loop.rank not in use.ranks and loop.extent > 1 for loop in use.mapping.loops[:depth])
-
-
-def true_share(use: Use, shape: Mapping[str, object]) -> float:
-    """Real words over words of the padded tiles."""
-    from sim.accesses import _true_share
-
-    return float(_true_share(shape, use))
 
 
 def streams_of(mapping: MappingOf, phase: Phase, ports: bool = True) -> tuple[Builder, Streams]:

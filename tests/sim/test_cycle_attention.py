@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -18,26 +17,7 @@ from einsum_cascade import execute
 from einsum_cascade.dependencies import dependencies
 from sim.cycle import issue, simulate, simulate_product
 from sim.single import single_point
-
-
-@dataclass(frozen=True)
-class Task:
-    einsum: str
-    index: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Issue:
-    tasks: tuple[Task, ...]
-
-
-@dataclass(frozen=True)
-class Program:
-    depth: Mapping[str, int]
-    queues: Mapping[str, tuple[Issue, ...]]
-    copies: Mapping[str, int] = field(default_factory=dict)
-    sharing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    after: Mapping[Task, tuple[Task, ...]] = field(default_factory=dict)
+from sim.timeline.program import Issue, Program, Task
 
 
 def placed(cascade, arch, mapper, options, shape, **overrides):
@@ -103,7 +83,8 @@ def in_order(mapping, phase, copies=None, depth=None):
                 t for ended in others.values() for at, t in ended if at < (epoch, step)
             )[-8:]
             last.setdefault(array, []).append(((epoch, step), task))
-    return Program(depth, {a: tuple(q) for a, q in queues.items()}, copies or {}, after=after)
+    rows = {a: tuple(q) for a, q in queues.items()}
+    return Program(depth, rows, copies or {}, {}, after)
 
 
 def interleaved(mapping, phase, pairs, copies=None):
