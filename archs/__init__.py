@@ -4,7 +4,7 @@
 65536
 """
 
-from archs.hardware import Architecture, ComputeArray, Memory, Operation
+from archs.hardware import Architecture, ComputeArray, Memory, Operation, PipelinedLoop, Port
 from archs.loading import ArchitectureFile, list_architectures, load_architecture
 
 __all__ = [
@@ -13,6 +13,8 @@ __all__ = [
     "ComputeArray",
     "Memory",
     "Operation",
+    "PipelinedLoop",
+    "Port",
     "list_architectures",
     "load_architecture",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,34 @@ Number = Any
 
 
 @dataclass(frozen=True)
+class Port:
+    """A way from the arrays into a memory, such as an AXI master: reads and writes side by side.
+
+    A beat has `kernel_bits` at the arrays' side; `memory_bits` cross to the memory each cycle. A
+    beat that is no part of a burst takes `single_beat_cycles`. A port that `carries` some number
+    formats is for these alone, and they have no other; the rest goes through the other ports.
+    """
+
+    name: str
+    kernel_bits: Number
+    memory_bits: Number
+    single_beat_cycles: Number
+    carries: frozenset[str] = frozenset()
+
+    def cycles(self, burst_bytes: Number, single_bytes: Number) -> Number:
+        """Cycles to move bytes in bursts, and bytes in beats by themselves, in one direction."""
+        beat = np.maximum(1.0, self.kernel_bits / self.memory_bits)
+        alone = np.maximum(beat, self.single_beat_cycles)
+        return 8 * (burst_bytes * beat + single_bytes * alone) / self.kernel_bits
+
+
+@dataclass(frozen=True)
 class Memory:
     """A level of the memory hierarchy.
 
     `access_words` is what one access moves (a DRAM burst, a buffer line) and the unit that the
-    energies are given for. `size_bytes` is infinite for the outermost level.
+    energies are given for. `size_bytes` is infinite for the outermost level. `ports` share the
+    bandwidth; `latency_cycles` is one way there and back.
     """
 
     name: str
@@ -27,6 +50,8 @@ class Memory:
     read_energy_pj: Number
     write_energy_pj: Number
     area_um2: Number
+    ports: tuple[Port, ...] = ()
+    latency_cycles: Number = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,8 +74,23 @@ class Operation:
 
 
 @dataclass(frozen=True)
+class PipelinedLoop:
+    """A loop in hardware, as high-level synthesis makes it: all its operations at once.
+
+    An iteration begins `interval_cycles` (the initiation interval) after the one before and ends
+    `depth_cycles` after its own begin, whatever operations are in it.
+    """
+
+    interval_cycles: Number
+    depth_cycles: Number
+
+
+@dataclass(frozen=True)
 class ComputeArray:
-    """A 1D or 2D array of equal processing elements (PEs)."""
+    """A 1D or 2D array of equal processing elements (PEs).
+
+    A PE works on one operation after the other, or `loop` says that it is a pipelined loop.
+    """
 
     name: str
     shape: tuple[Number, ...]
@@ -58,6 +98,7 @@ class ComputeArray:
     register_words: Number
     register_energy_pj: Number
     pe_area_um2: Number
+    loop: PipelinedLoop | None = None
 
     @property
     def pes(self) -> Number:
@@ -75,7 +116,12 @@ class ComputeArray:
 
 @dataclass(frozen=True)
 class Architecture:
-    """An accelerator: memories outermost first, arrays, and which array feeds which directly."""
+    """An accelerator: memories outermost first, arrays, and which array feeds which directly.
+
+    `format_bits` are the number formats other than words of `word_bytes`. `power_w` is drawn as
+    long as anything runs. `resources` is what an FPGA design needs of each kind,
+    `device_resources` what its `device` has.
+    """
 
     name: str
     clock_hz: Number
@@ -84,6 +130,11 @@ class Architecture:
     arrays: tuple[ComputeArray, ...]
     links: frozenset[tuple[str, str]]
     parameters: Mapping[str, Number]
+    format_bits: Mapping[str, Number] = field(default_factory=dict)
+    power_w: Number = 0.0
+    resources: Mapping[str, Number] = field(default_factory=dict)
+    device: str = ""
+    device_resources: Mapping[str, Number] = field(default_factory=dict)
 
     def memory(self, name: str) -> Memory:
         """The memory level of that name; KeyError when there is none."""
@@ -114,6 +165,6 @@ def _mapped(value: Any, function: Callable[[Number], Number]) -> Any:
         return tuple(_mapped(v, function) for v in value)
     if isinstance(value, Mapping):
         return {k: _mapped(v, function) for k, v in value.items()}
-    if isinstance(value, (str, frozenset)):
+    if value is None or isinstance(value, (str, frozenset)):
         return value
     return function(value)

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from archs.hardware import Architecture, ComputeArray, Memory, Operation
+from archs.devices import load_device
+from archs.hardware import Architecture, ComputeArray, Memory, Operation, PipelinedLoop, Port
+from archs.resources_schema import need_of, resource_numbers
 from archs.schema import ArchitectureSchema, ArraySchema, MemorySchema
 from einsum_cascade.expression import Expression
 from einsum_cascade.source import Document, InputError, Place, check, merged, nearest, read_yaml
@@ -146,6 +148,8 @@ def _refuse_typos(document: Document, above: Document) -> None:
         if not isinstance(ours, dict) or not isinstance(theirs, dict):
             continue
         needed = [name for name, f in schema.model_fields.items() if f.is_required()]
+        if schema is ArraySchema and not any("loop" in (theirs[name] or ()) for name in theirs):
+            needed += ["units", "registers"]
         for name in set(ours) - set(theirs):
             missing = [k for k in needed if k not in (ours[name] or ())]
             if missing and nearest(str(name), theirs) is not None:
@@ -175,34 +179,52 @@ def _path(reference: str, base: Path | None, place: Place | None) -> Path:
 def _numbers(schema: ArchitectureSchema) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = [*schema.parameters.items()]
     found += [("clock_hz", schema.clock_hz), ("word_bytes", schema.word_bytes)]
+    found += [("power_w", schema.power_w)]
+    found += [(f"formats.{name}", bits) for name, bits in schema.formats.items()]
     for name, memory in schema.memories.items():
-        fields = ("size_bytes", "bandwidth_bytes_per_s", "access_words")
-        for key in (*fields, "read_energy_pj", "write_energy_pj", "area_um2"):
+        for key in _MEMORY:
             value = getattr(memory, key)
             found.append((f"memories.{name}.{key}", np.inf if value is None else value))
+        for port, numbers in memory.ports.items():
+            prefix = f"memories.{name}.ports.{port}"
+            found += [(f"{prefix}.{key}", getattr(numbers, key)) for key in _PORT]
     for name, array in schema.arrays.items():
         prefix = f"arrays.{name}"
         found += [(f"{prefix}.shape.{i}", extent) for i, extent in enumerate(array.shape)]
         found += [(f"{prefix}.units.{u}.area_um2", s.area_um2) for u, s in array.units.items()]
-        for key in ("words", "area_um2", "energy_pj"):
-            found.append((f"{prefix}.registers.{key}", getattr(array.registers, key)))
+        if array.registers is not None:
+            for key in ("words", "area_um2", "energy_pj"):
+                found.append((f"{prefix}.registers.{key}", getattr(array.registers, key)))
+        if array.loop is not None:
+            for key in ("interval_cycles", "depth_cycles"):
+                found.append((f"{prefix}.loop.{key}", getattr(array.loop, key)))
         for operation, s in array.operations.items():
             if s.unit is not None:
                 found.append((f"{prefix}.operations.{operation}.cycles", s.cycles))
                 found.append((f"{prefix}.operations.{operation}.energy_pj", s.energy_pj))
             for part, times in (s.sequence or {}).items():
                 found.append((f"{prefix}.operations.{operation}.sequence.{part}", times))
-    return found
+    return found + resource_numbers(schema.resources)
 
 
+_MEMORY = (
+    "size_bytes",
+    "bandwidth_bytes_per_s",
+    "access_words",
+    "read_energy_pj",
+    "write_energy_pj",
+    "area_um2",
+    "latency_cycles",
+)
+_PORT = ("kernel_bits", "memory_bits", "single_beat_cycles")
 _POSITIVE = ("clock_hz", "word_bytes", "size_bytes", "bandwidth_bytes_per_s")
-_COUNTS = ("words", "access_words")
+_COUNTS = ("words", "access_words", "interval_cycles", *_PORT)
 
 
 def _least(path: str) -> float:
     """The least that the number at a path may be, however it was given (see archs.schema)."""
     last = path.rpartition(".")[2]
-    if last in _COUNTS or ".shape." in path or ".sequence." in path:
+    if last in _COUNTS or any(part in path for part in (".shape.", ".sequence.", "formats.")):
         return 1.0
     return 1e-30 if last in _POSITIVE else 0.0
 
@@ -268,6 +290,10 @@ class _Resolver:
 
     def architecture(self) -> Architecture:
         schema = self._schema
+        device = None
+        if schema.device is not None:
+            base = Path(self._document.file).parent
+            device = load_device(schema.device, base, self._document.place("device"))
         return Architecture(
             name=schema.name,
             clock_hz=self._at("clock_hz"),
@@ -276,23 +302,39 @@ class _Resolver:
             arrays=tuple(self._array(n, a) for n, a in schema.arrays.items()),
             links=frozenset((link.origin, link.target) for link in schema.links),
             parameters={path: self._at(path) for path in self._values},
+            format_bits={name: self._at(f"formats.{name}") for name in schema.formats},
+            power_w=self._at("power_w"),
+            resources=need_of(schema.resources, self._at),
+            device=device.name if device else "",
+            device_resources=device.totals if device else {},
         )
 
-    def _memory(self, name: str, _: MemorySchema) -> Memory:
-        at = {
-            key: self._at(f"memories.{name}.{key}")
-            for key in Memory.__dataclass_fields__
-            if key != "name"
-        }
-        return Memory(name, **at)
+    def _memory(self, name: str, schema: MemorySchema) -> Memory:
+        at = {key: self._at(f"memories.{name}.{key}") for key in _MEMORY}
+        ports = tuple(
+            Port(
+                port,
+                **{key: self._at(f"memories.{name}.ports.{port}.{key}") for key in _PORT},
+                carries=frozenset(numbers.carries),
+            )
+            for port, numbers in schema.ports.items()
+        )
+        return Memory(name, **at, ports=ports)
 
     def _array(self, name: str, schema: ArraySchema) -> ComputeArray:
         prefix = f"arrays.{name}"
+        shape = tuple(self._at(f"{prefix}.shape.{i}") for i in range(len(schema.shape)))
+        if schema.loop is not None:
+            loop = PipelinedLoop(
+                self._at(f"{prefix}.loop.interval_cycles"), self._at(f"{prefix}.loop.depth_cycles")
+            )
+            named = {name: Operation(name, {}, 0.0, {}) for name in schema.operations}
+            return ComputeArray(name, shape, named, 0.0, 0.0, np.nan, loop)
         operations = {name: self._operation(prefix, name, schema) for name in schema.operations}
         units = sum(self._at(f"{prefix}.units.{unit}.area_um2") for unit in schema.units)
         return ComputeArray(
             name=name,
-            shape=tuple(self._at(f"{prefix}.shape.{i}") for i in range(len(schema.shape))),
+            shape=shape,
             operations=operations,
             register_words=self._at(f"{prefix}.registers.words"),
             register_energy_pj=self._at(f"{prefix}.registers.energy_pj"),

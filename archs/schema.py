@@ -9,67 +9,28 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from einsum_cascade.expression import (
-    Expression,
-    looks_like_quantity,
-    parse_expression,
-    parse_quantity,
+from archs.fields import (
+    Bytes,
+    BytesPerSecond,
+    Cited,
+    Count,
+    Hertz,
+    Name,
+    NonNegative,
 )
+from archs.resources_schema import ComponentSchema
 from einsum_cascade.source import InputError
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", max_length=64)]
 
+class PortSchema(Cited):
+    """A way into a memory. `carries` names the number formats that the port is kept for."""
 
-class Strict(BaseModel):
-    """Unknown keys are refused: a typo must not be ignored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-
-class Cited(Strict):
-    """A block whose numbers come from somewhere."""
-
-    source: str | None = None
-    inferred: str | None = None
-    note: str | None = None
-
-
-def _number(unit: str, minimum: float) -> BeforeValidator:
-    def parse(raw: Any) -> float | Expression:
-        if isinstance(raw, dict):
-            unknown = set(raw) - {"value", "source", "inferred", "note"}
-            if unknown or "value" not in raw:
-                raise ValueError("a cited number is written {value: ..., source: ...}")
-            if not (raw.get("source") or raw.get("inferred")):
-                raise ValueError("a cited number needs a source, or what it is inferred from")
-            raw = raw["value"]
-        if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
-            raise ValueError(f"a number{f' in {unit}' if unit else ''} is expected")
-        try:
-            value = parse_quantity(raw, unit)
-        except InputError:
-            if not isinstance(raw, str):
-                raise
-            if looks_like_quantity(raw):
-                raise
-            return parse_expression(raw)
-        if not value >= minimum or value == float("inf") or value > 1e30:
-            raise ValueError(f"a number of at least {minimum:g} is expected")
-        if minimum == 0 and unit == "positive":
-            raise ValueError("a positive number is expected")
-        return value
-
-    return BeforeValidator(parse)
-
-
-_TINY = 1e-30
-Count = Annotated[Any, _number("", 1)]
-NonNegative = Annotated[Any, _number("", 0)]
-Hertz = Annotated[Any, _number("Hz", _TINY)]
-Bytes = Annotated[Any, _number("B", _TINY)]
-BytesPerSecond = Annotated[Any, _number("B/s", _TINY)]
+    kernel_bits: Count
+    memory_bits: Count
+    single_beat_cycles: Count = 1.0
+    carries: list[Name] = Field(default_factory=list)
 
 
 class MemorySchema(Cited):
@@ -81,6 +42,8 @@ class MemorySchema(Cited):
     read_energy_pj: NonNegative
     write_energy_pj: NonNegative
     area_um2: NonNegative = 0.0
+    latency_cycles: NonNegative = 0.0
+    ports: dict[Name, PortSchema] = Field(default_factory=dict)
 
 
 class UnitSchema(Cited):
@@ -99,8 +62,6 @@ class OperationSchema(Cited):
 
     @model_validator(mode="after")
     def _one_way(self) -> OperationSchema:
-        if self.sequence is None and self.unit is None:
-            raise ValueError("an operation needs a unit or a sequence of other operations")
         if self.sequence is not None and self.unit is not None:
             raise ValueError(
                 "an operation has a unit or a sequence of others, not both: write `sequence: null` "
@@ -119,16 +80,52 @@ class RegistersSchema(Cited):
     energy_pj: NonNegative
 
 
-class ArraySchema(Cited):
-    """A 1D or 2D compute array."""
+class LoopSchema(Cited):
+    """A pipelined loop: cycles from iteration to iteration, and of one iteration."""
 
-    shape: list[Count] = Field(min_length=1, max_length=2)
-    units: dict[Name, UnitSchema] = Field(min_length=1)
-    operations: dict[Name, OperationSchema] = Field(min_length=1)
-    registers: RegistersSchema
+    interval_cycles: Count
+    depth_cycles: NonNegative
+
+
+def _named(raw: Any) -> Any:
+    """A list of names, as a mapping of names to nothing."""
+    return {name: {} for name in raw} if isinstance(raw, list) else raw
+
+
+class ArraySchema(Cited):
+    """A 1D or 2D compute array, of PEs with units and registers or of pipelined loops."""
+
+    shape: list[Count] = Field(min_length=1, max_length=3)
+    loop: LoopSchema | None = None
+    units: dict[Name, UnitSchema] = Field(default_factory=dict)
+    operations: Annotated[dict[Name, OperationSchema], BeforeValidator(_named)] = Field(
+        min_length=1
+    )
+    registers: RegistersSchema | None = None
 
     @model_validator(mode="after")
     def _known(self) -> ArraySchema:
+        if self.loop is None and len(self.shape) > 2:
+            raise InputError(
+                "an array of PEs has at most 2 dimensions (3: a pipelined loop)", keys=("shape",)
+            )
+        for key, value in (("units", self.units), ("registers", self.registers)):
+            if self.loop is None and not value:
+                raise InputError(f"an array of PEs needs {key}, or else is a loop", keys=(key,))
+            if self.loop is not None and value:
+                raise InputError(f"a pipelined loop has no {key}", keys=(key,))
+        for name, operation in self.operations.items():
+            if self.loop is not None and operation.model_fields_set:
+                raise InputError(
+                    "the operations of a pipelined loop are a list of names: an iteration takes "
+                    "its interval, whatever is in it",
+                    keys=("operations", name),
+                )
+            if self.loop is None and operation.sequence is None and operation.unit is None:
+                raise InputError(
+                    "an operation needs a unit or a sequence of other operations",
+                    keys=("operations", name),
+                )
         for name, operation in self.operations.items():
             if operation.unit is not None and operation.unit not in self.units:
                 raise InputError(
@@ -168,18 +165,29 @@ class LinkSchema(Cited):
     target: str = Field(alias="to")
 
 
+def _device(raw: Any) -> Any:
+    """The name or the path of an FPGA, or what it has."""
+    if raw is None or isinstance(raw, (str, dict)):
+        return raw
+    raise ValueError("the name of a device, a path, or its totals are expected")
+
+
 class ArchitectureSchema(Cited):
     """An architecture file."""
 
     name: Name
     description: str = ""
-    kind: Literal["spatial-array"] = "spatial-array"
+    kind: Literal["spatial-array", "fpga-template"] = "spatial-array"
     parameters: dict[Name, NonNegative] = Field(default_factory=dict)
     clock_hz: Hertz
     word_bytes: Bytes
+    formats: dict[Name, Count] = Field(default_factory=dict)
+    power_w: NonNegative = 0.0
     memories: dict[Name, MemorySchema] = Field(min_length=2)
     arrays: dict[Name, ArraySchema] = Field(min_length=1)
     links: list[LinkSchema] = Field(default_factory=list)
+    device: Annotated[Any, BeforeValidator(_device)] = None
+    resources: dict[Name, ComponentSchema] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> ArchitectureSchema:
@@ -194,6 +202,25 @@ class ArchitectureSchema(Cited):
             raise InputError(
                 f"the outermost memory {outermost!r} needs bandwidth_bytes_per_s",
                 keys=("memories", outermost),
+            )
+        for name, memory in self.memories.items():
+            for port, schema in memory.ports.items():
+                for format_ in schema.carries:
+                    if format_ not in self.formats:
+                        raise InputError(
+                            f"port {port!r} carries unknown number format {format_!r}",
+                            allowed=self.formats,
+                            found=format_,
+                            keys=("memories", name, "ports", port, "carries"),
+                        )
+            if memory.ports and name != outermost:
+                raise InputError(
+                    f"memory {name!r} has ports: only the outermost has",
+                    keys=("memories", name, "ports"),
+                )
+        if self.resources and self.device is None:
+            raise InputError(
+                "resources need the device that they are taken from", keys=("resources",)
             )
         for i, link in enumerate(self.links):
             for key, end in (("from", link.origin), ("to", link.target)):

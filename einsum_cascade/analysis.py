@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, reduce
 from typing import Any
 
+import numpy as np
+
 from einsum_cascade.bounds import Reload, reload_bound, reloads
 from einsum_cascade.cascade import Cascade, Einsum, Shape
 from einsum_cascade.dependencies import Dependency, dependencies
@@ -254,13 +256,18 @@ class PassAnalysis:
 
     # Traffic
 
-    def compulsory_words(self, shape: Shape | None = None) -> Any:
-        """Every input read once, every output written once; views and the rest move nothing."""
+    def compulsory_words(
+        self, shape: Shape | None = None, element_words: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Every input read once, every output written once; views and the rest move nothing.
+
+        An element of a tensor is one word, or as many as `element_words` says.
+        """
         values = self._values(shape)
         total: Any = 0
         for name, tensor in self.cascade.tensors.items():
             if tensor.role != "intermediate":
-                total = total + self._words(name, values)
+                total = total + self._words(name, values) * (element_words or {}).get(name, 1)
         return total
 
     def _words(self, tensor: str, values: Mapping[str, Any]) -> Any:
@@ -305,15 +312,21 @@ class PassAnalysis:
         """Families that further passes must move again when they do not fit."""
         return reloads(self.cascade, self._of, self.passes)
 
-    def traffic_lower_bound_words(self, shape: Shape, buffer_words: Any) -> Any:
+    def traffic_lower_bound_words(
+        self, shape: Shape, buffer_words: Any, element_words: Mapping[str, Any] | None = None
+    ) -> Any:
         """Fewest words that any mapping can move to and from memory.
 
         `buffer_words` is all that can be kept on chip, an int or an array. The compulsory traffic,
-        plus what further passes must move again; see `einsum_cascade.bounds`.
+        plus what further passes must move again; see `einsum_cascade.bounds`. Where elements are
+        not words each (`element_words`), further passes are taken to move the smallest ones.
         """
         values = numbers(self.cascade, shape)
-        extra = reload_bound(self.cascade, self.reloads, values, buffer_words)
-        return self.compulsory_words(shape) + extra
+        least: Any = 1
+        for words in (element_words or {}).values():
+            least = np.minimum(least, words)
+        extra = least * reload_bound(self.cascade, self.reloads, values, buffer_words / least)
+        return self.compulsory_words(shape, element_words) + extra
 
     def report(self, rank: str | None = None, shape: Shape | None = None) -> str:
         """All of it as plain text. See `einsum_cascade.report`."""

@@ -35,6 +35,10 @@ _MAPPERS = {
         "mappers.fused",
         "any cascade, fused as far as its passes allow; the best of a stated space",
     ),
+    "edge_moe": (
+        "mappers.edge_moe",
+        "Edge-MoE: every kernel of a network on the units of an FPGA template, one by one",
+    ),
 }
 
 
@@ -46,6 +50,11 @@ def list_mappers() -> list[str]:
 def about(name: str) -> str:
     """One line on what a mapper does."""
     return _MAPPERS[name][1]
+
+
+def places_networks(name: str) -> bool:
+    """Whether a mapper places all kernels of a network, rather than attention alone."""
+    return bool(getattr(_module(name), "WHOLE_NETWORK", False))
 
 
 def _module(name: str, place: Place | None = None) -> Any:
@@ -89,4 +98,4 @@ def place(
     return function(options, cascade, architecture, shape)
 
 
-__all__ = ["about", "check_options", "list_mappers", "place"]
+__all__ = ["about", "check_options", "list_mappers", "place", "places_networks"]

@@ -62,8 +62,14 @@ class Window:
         """The ranks that move the index."""
         return frozenset(v.upper() for v in self.index.variables)
 
-    def words(self, sizes: Mapping[str, Number], shape: Mapping[str, Number]) -> Number:
-        """Distinct coordinates that `sizes` (coordinates of each rank) reach."""
+    def words(
+        self, sizes: Mapping[str, Number], shape: Mapping[str, Number], beyond: bool = False
+    ) -> Number:
+        """Distinct coordinates that `sizes` (coordinates of each rank) reach.
+
+        With `beyond` those behind the end of the tensor count, as the last tile is padded, where
+        nothing is reached twice (a rank in parts).
+        """
         count: Number = 1.0
         span: Number = 1.0
         for term in self.index.terms:
@@ -81,9 +87,11 @@ class Window:
             shifts = [0, *(shift.evaluate(shape, {}) for shift in self.shifts)]
             count = count * len(shifts)
             span = span + reduce(np.maximum, shifts) - reduce(np.minimum, shifts)
+        once = count <= span
         if not self.scattered:
             count = np.minimum(count, span)
-        return np.minimum(count, self.extent.evaluate(shape, {}))
+        inside = np.minimum(count, self.extent.evaluate(shape, {}))
+        return np.where(once & beyond, count, inside)
 
 
 def words_of(use: Use, loops: Sequence[Loop], shape: Mapping[str, Number]) -> Number:
@@ -99,22 +107,41 @@ def words_of(use: Use, loops: Sequence[Loop], shape: Mapping[str, Number]) -> Nu
 class Tally:
     """What the memories of a phase do: words by memory and by tensor, and the room they take.
 
+    Words are those of the architecture: an element of a tensor may be more or less than one
+    (`Phase.element_words`). `beats` are the words of each tensor that the outermost memory moves,
+    with whether they are written and whether each beat stands by itself, at an address that says
+    nothing about the next: what is gathered, or changed in place, read and written in turn.
+
     Mutable while it is being filled, and only then.
     """
 
+    element_words: Mapping[str, Number] = field(default_factory=dict)
+    in_place: frozenset[str] = frozenset()
+    beats: dict[tuple[str, bool, bool], Number] = field(default_factory=dict)
     read_words: dict[str, Number] = field(default_factory=dict)
     write_words: dict[str, Number] = field(default_factory=dict)
     words_by_tensor: dict[tuple[str, str], Number] = field(default_factory=dict)
     footprint_words: dict[tuple[str, str, tuple[str, ...]], Number] = field(default_factory=dict)
     spill: dict[str, Number] = field(default_factory=dict)
 
-    def move(self, memory: Memory, tensor: str, words: Number, writes: bool, when: Mask) -> None:
+    def move(
+        self,
+        memory: Memory,
+        tensor: str,
+        words: Number,
+        writes: bool,
+        when: Mask,
+        single: bool = False,
+    ) -> None:
         """Count `words` where `when` holds. Consecutive words of a line share its access."""
-        words = np.where(when, words, 0.0)
+        words = np.where(when, words * self.element_words.get(tensor, 1.0), 0.0)
         moved = self.write_words if writes else self.read_words
         moved[memory.name] = moved.get(memory.name, 0.0) + words
         key = (memory.name, tensor)
         self.words_by_tensor[key] = self.words_by_tensor.get(key, 0.0) + words
+        if memory.ports:
+            beat = (tensor, writes, single or tensor in self.in_place)
+            self.beats[beat] = self.beats.get(beat, 0.0) + words
 
     def footprint(self, memory: str) -> Number:
         """Words that the tiles in `memory` take together."""
@@ -244,7 +271,13 @@ def tally(
     cascade: Cascade, architecture: Architecture, shape: Mapping[str, Number], phase: Phase
 ) -> Tally:
     """All accesses of a phase, in true words: what pads an incomplete tile is not moved."""
-    result = Tally()
+    replaced = {
+        tensor: option.residency.in_place_of
+        for tensor, options in phase.residency.items()
+        for option in options
+        if option.residency.in_place_of is not None
+    }
+    result = Tally(phase.element_words, frozenset({*replaced, *replaced.values()}))
     sharing: dict[tuple[object, ...], list[Use]] = {}
     every = [
         (use, position, option)
@@ -306,6 +339,7 @@ def _count(
         position = use.mapping.position(tile.below)
         if residency.in_place_of is None:
             words = words_of(use, use.mapping.loops[position:], shape) * tile.copies
+            words = words * result.element_words.get(use.tensor, 1.0)
             names = tuple(loop.name for loop in use.mapping.loops[:position])
             owner = () if position <= use.mapping.shared else (use.mapping.einsum,)
             other = (f"{use.mapping.einsum} {use.nth}",) if use.nth else ()
@@ -357,9 +391,11 @@ def _both_ways(
     when: Mask,
 ) -> None:
     """Operands are read; results are written, and read too where they are accumulated."""
-    result.move(memory, use.tensor, words, use.writes, when)
-    if use.writes:
-        result.move(memory, use.tensor, np.where(moved.accumulates, words, 0.0), False, when)
+    single = any(window.scattered for window in use.windows)
+    result.move(memory, use.tensor, words, use.writes, when, single)
+    if use.writes and np.any(moved.accumulates):
+        again = np.where(moved.accumulates, words, 0.0)
+        result.move(memory, use.tensor, again, False, when, single)
 
 
 def array_side(cascade: Cascade, use: Use, shape: Mapping[str, Number]) -> Visits:
@@ -382,12 +418,43 @@ def visited(
     """
     loops = use.mapping.loops
     found = visits(loops, use.ranks, position, retain)
+    found = replace(found, count=found.count + _behind(use, shape, found, position))
     words = found.words if not use.windows else words_of(use, loops[position:], shape)
     overlapping = frozenset(r for w in use.windows if not w.scattered for r in w.ranks)
     moving = frozenset(rank.lower() for rank in use.ranks - overlapping)
     left = [_parts(cascade, each, shape, found, position, moving) for each in (use, *others)]
     share = union(left, moving) if all(left) else 1.0
     return replace(found, words=words, count=found.count * share, distinct=found.distinct * share)
+
+
+def stagger_iterations(mapping: EinsumMapping, shape: Mapping[str, Number]) -> Number:
+    """Iterations of the loop of its stagger that the last PEs of all are behind the first.
+
+    PEs with a tile in the last wavefront are one iteration each behind the one before. (Edge-MoE,
+    its published code, src/attention.cpp: rows of queries that wrap around the keys.)
+
+    >>> nest = (Loop("P1", "P", 3.0), Loop("M", "M", 10.0), Loop("P0", "P", 4.0, spatial=True))
+    >>> float(stagger_iterations(EinsumMapping("QK", "2d", nest, stagger="M"), {"P": 10, "M": 10}))
+    1.0
+    """
+    first = next((loop for loop in mapping.loops if loop.spatial), None)
+    if mapping.stagger is None or first is None:
+        return np.float64(0)
+    return np.mod(np.asarray(shape[first.rank], dtype=np.float64) - 1, first.extent)
+
+
+def _behind(use: Use, shape: Mapping[str, Number], found: Visits, position: int) -> Number:
+    """Tiles that come once more for PEs that are behind: of what all PEs of a wavefront read."""
+    nest = use.mapping
+    if nest.stagger is None or use.writes or position < nest.position(nest.stagger):
+        return 0.0
+    first = next((loop for loop in nest.loops if loop.spatial), None)
+    if first is None or first.rank in use.ranks:
+        return 0.0
+    inside: Number = 1.0
+    for trips in found.trips[nest.position(nest.stagger) :]:
+        inside = inside * trips
+    return stagger_iterations(nest, shape) * inside
 
 
 def _parts(
@@ -438,7 +505,8 @@ def true_share(shape: Mapping[str, Number], use: Use) -> Number:
             continue
         padded = {rank: product(use.mapping.loops, frozenset({rank})) for rank in window.ranks}
         true = {rank: shape[rank] for rank in window.ranks}
-        share = share * window.words(true, shape) / window.words(padded, shape)
+        whole = window.words(padded, shape, beyond=not window.scattered)
+        share = share * window.words(true, shape) / whole
     return share
 
 

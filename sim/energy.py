@@ -16,6 +16,9 @@ from einsum_cascade import Cascade
 from sim.accesses import Tally
 from sim.mapping import Number, Phase
 
+BOARD = "board"
+"""The energy term of what is drawn as long as anything runs (`Architecture.power_w`)."""
+
 Accounting = Literal["full", "artifact"]
 
 _REGISTER_ACCESSES = {"mac": 4.0}

@@ -13,12 +13,12 @@ from einsum_cascade import Cascade, Einsum
 from einsum_cascade.dependencies import dependencies
 from einsum_cascade.shapes import points_in
 from sim.accesses import analysis_of, computing, tally
-from sim.energy import Accounting, energy_terms
+from sim.energy import BOARD, Accounting, energy_terms
 from sim.form import check_form
 from sim.legality import Objection, objections
 from sim.mapping import Mapping as MappingOf
 from sim.mapping import MappingChoice, MappingParts, Number, Phase, PhaseChoice
-from sim.schedule import point_cycles, timing
+from sim.schedule import carried, point_cycles, timing
 
 Terms = Mapping[str, Number]
 
@@ -103,7 +103,7 @@ def evaluate(
         phases.append(select(options, choice.index))
     total = combine(phases)
     bound = _lower_bound(mapping, shape)
-    problems = list(_whole(mapping))
+    problems = [*_whole(mapping), *_device(mapping.architecture)]
     # a mapping that moves less than the cascade needs has been counted wrongly: never report it
     missing = total.traffic_bytes < bound * (1 - 1e-9)
     problems.append(
@@ -150,10 +150,13 @@ def _evaluate_phase(
     extents = {k: np.asarray(v, dtype=np.float64) for k, v in mapping.shape.items()}
     points = {e.name: points_in(cascade, e, extents) for e in einsums}
     energy = energy_terms(cascade, architecture, points, phase, counted, accounting)
+    if np.any(architecture.power_w):
+        energy[BOARD] = architecture.power_w * timed.latency_s * 1e12
     slots = {}
+    along = carried(architecture, phase)
     for m in phase.einsums:
         array = architecture.array(m.array)
-        each = point_cycles(cascade, array, m)
+        each = 0.0 if m.einsum in along else point_cycles(cascade, array, m)
         slots[m.array, m.einsum] = points[m.einsum] * each / (array.pes * architecture.clock_hz)
     outermost = architecture.memories[0].name
     by_tensor = {
@@ -323,7 +326,7 @@ def common_shape(mapping: MappingOf) -> tuple[int, ...]:
         for phase in choice.options:
             numbers += [loop.extent for m in phase.einsums for loop in m.loops]
             numbers += [o.when for options in phase.residency.values() for o in options]
-            numbers += phase.spilled.values()
+            numbers += [*phase.spilled.values(), *phase.element_words.values()]
     shape = np.broadcast_shapes(*(np.shape(n) for n in numbers))
     return shape or (1,)
 
@@ -337,9 +340,26 @@ def _lower_bound(mapping: MappingOf, shape: tuple[int, ...]) -> Number:
     inner = sum(m.size_bytes for m in mapping.architecture.memories[1:])
     registers = sum(a.pes * a.register_words for a in mapping.architecture.arrays)
     held = inner / mapping.architecture.word_bytes + registers
-    words = analysis_of(mapping.cascade).traffic_lower_bound_words(mapping.shape, held)
+    elements: dict[str, Number] = {}
+    for choice in mapping.phases:
+        for phase in choice.options:
+            for tensor, each in phase.element_words.items():
+                elements[tensor] = np.minimum(elements.get(tensor, np.inf), each)
+    analysis = analysis_of(mapping.cascade)
+    words = analysis.traffic_lower_bound_words(mapping.shape, held, elements)
     bound = np.asarray(words * mapping.architecture.word_bytes, dtype=np.float64)
     return np.broadcast_to(bound, shape)
+
+
+def _device(architecture: Architecture) -> Sequence[Objection]:
+    """An FPGA has what the design needs of every kind of resource."""
+    found = []
+    for kind, need in architecture.resources.items():
+        have = architecture.device_resources.get(kind, np.float64(0))
+        text = f"the design needs {{:,.0f}} {kind}, and {architecture.device} has {{:,.0f}}: "
+        lacking = (need, have, need - have)
+        found.append(Objection(need > have, text + "{:,.0f} are missing", lacking))
+    return found
 
 
 def _whole(mapping: MappingOf) -> Sequence[Objection]:

@@ -32,6 +32,9 @@ def _nest(nest: EinsumMapping, arrays: set[str]) -> Iterator[str]:
     spatial = [loop.spatial for loop in nest.loops]
     if spatial != sorted(spatial):
         yield f"{nest.einsum} has a loop in time inside a spatial loop: spatial loops come last"
+    for key, name in (("restarts", nest.restarts), ("is staggered", nest.stagger)):
+        if name is not None and name not in [loop.name for loop in nest.temporal]:
+            yield f"{nest.einsum} {key} in {name}, which is no loop in time of its own"
     for loop in nest.loops:
         extent = np.asarray(loop.extent, dtype=np.float64)
         if not (np.all(extent >= 1) and np.all(extent == np.floor(extent))):
@@ -56,11 +59,15 @@ def _together(phase: Phase) -> Iterator[str]:
 def _residency(mapping: Mapping, phase: Phase) -> Iterator[str]:
     """Every tensor lives somewhere, at every point in exactly one way."""
     order = [memory.name for memory in mapping.architecture.memories]
+    ports = [port.name for port in mapping.architecture.memories[0].ports]
     for use in uses(mapping.cascade, phase):
         tensor, einsum = use.tensor, use.mapping.einsum
         options = phase.residency.get(tensor, ())
         if not np.all(sum(np.asarray(option.when, dtype=int) for option in options) == 1):
             yield f"{tensor} must have exactly one residency at every point"
+        outside = any(option.residency.home == order[0] for option in options)
+        if ports and outside and phase.ports.get(tensor) not in ports:
+            yield f"{tensor} needs a port of {order[0]}: {', '.join(ports)}"
         for option in options:
             residency = option.residency
             memories = [tile.memory for tile in residency.of(einsum)]

@@ -18,7 +18,7 @@ from archs import Architecture
 from einsum_cascade import Cascade, Einsum
 from einsum_cascade.dependencies import dependencies, feeds_itself, recurrences
 from sim.accesses import Tally, Use, analysis_of, generation_ranks, iterated_ranks, uses
-from sim.mapping import IN_ARRAY, EinsumMapping, Loop, Mask, Number, Phase
+from sim.mapping import IN_ARRAY, EinsumMapping, Loop, Mask, Number, Phase, shared_loops
 from sim.nest import product
 
 
@@ -86,16 +86,6 @@ def _nest(
             f"{m.einsum} spreads {loop.name} over {{:g}} PEs of array {m.array}, which has {{:g}}",
             (loop.extent, extent),
         )
-
-
-def _common(a: EinsumMapping, b: EinsumMapping) -> int:
-    """How many loops two Einsums of a phase share."""
-    depth = 0
-    for first, second in zip(a.loops[: a.shared], b.loops[: b.shared], strict=False):
-        if first.name != second.name:
-            break
-        depth += 1
-    return depth
 
 
 def _fusion(cascade: Cascade, phase: Phase) -> Iterator[Objection]:
@@ -171,7 +161,7 @@ def _schedule(cascade: Cascade, phase: Phase) -> Iterator[Objection]:
         for access in cascade.einsum(reader.einsum).operands:
             for producer in cascade.producers[access.tensor]:
                 writer = by_output.get(producer.name)
-                if writer is None or writer.array == reader.array or _common(writer, reader):
+                if writer is None or writer.array == reader.array or shared_loops(writer, reader):
                     continue
                 yield Objection(
                     True,
@@ -241,7 +231,7 @@ def _kept(
     tensor: str, writer: Use, reader: Use, tiles_of: Callable[..., object]
 ) -> Objection | None:
     """The loops outside of the tile that is alive are shared by its writer and its reader."""
-    common = _common(writer.mapping, reader.mapping)
+    common = shared_loops(writer.mapping, reader.mapping)
     for use in (writer, reader):
         tiles = tiles_of(use.mapping.einsum)
         below = tiles[0].below if tiles else None  # type: ignore[index]
@@ -277,8 +267,9 @@ def _forwarding(
         )
     analysis = analysis_of(cascade)
     ranks = set(cascade.einsum(w.einsum).ranks) & set(cascade.einsum(r.einsum).ranks)
-    later = [k for k in ranks if not analysis.fusible((w.einsum, r.einsum), k)]
-    common = _common(w, r)
+    several = [k for k in ranks if np.any(product(w.loops, frozenset({k})) > 1)]
+    later = [k for k in several if not analysis.fusible((w.einsum, r.einsum), k)]
+    common = shared_loops(w, r)
     inside = product(w.loops[common:], writer.ranks)
     spatial = product([loop for loop in w.loops if loop.spatial], writer.ranks)
     words = inside / spatial
@@ -357,7 +348,7 @@ def _states(cascade: Cascade, architecture: Architecture, phase: Phase) -> Itera
             if not _varies(cascade.einsum(m.einsum), use.tensor, rank):
                 continue  # only the last generation, behind the iteration
             writer = writers.get(use.tensor)
-            if writer is not None and _common(writer, m) <= at[0] and writer is not m:
+            if writer is not None and shared_loops(writer, m) <= at[0] and writer is not m:
                 yield Objection(
                     m.loops[at[0]].extent > 1,
                     f"{m.einsum} reads each generation of {use.tensor}, but does not share the "

@@ -90,6 +90,11 @@ class EinsumMapping:
     one at a time, or as a pipeline through the units of a PE, where the busiest unit sets the pace.
     `folds` says how the array goes from one set of values held in its PEs to the next: at once, or
     only when the last has been emptied (`sim.folds`).
+
+    A pipelined loop that `restarts` runs empty in every iteration of the loop of that name; without
+    it, once in the phase. `stagger` names a loop along which each PE of the first spatial loop
+    begins its tile one iteration behind the PE before, and ends as much later: it wraps around, and
+    only the last PEs of all make the nest longer (`stagger_iterations`).
     """
 
     einsum: str
@@ -98,6 +103,8 @@ class EinsumMapping:
     shared: int = 0
     issue: Literal["sequential", "pipelined"] = "sequential"
     folds: Literal["pipelined", "serialized"] = "pipelined"
+    restarts: str | None = None
+    stagger: str | None = None
 
     @property
     def temporal(self) -> tuple[Loop, ...]:
@@ -117,6 +124,16 @@ class EinsumMapping:
         return names.index(below) + 1
 
 
+def shared_loops(a: EinsumMapping, b: EinsumMapping) -> int:
+    """How many loops two Einsums of a phase share."""
+    depth = 0
+    for first, second in zip(a.loops[: a.shared], b.loops[: b.shared], strict=False):
+        if first.name != second.name:
+            break
+        depth += 1
+    return depth
+
+
 @dataclass(frozen=True)
 class Phase:
     """Einsums that run at the same time, and what the memories keep for them.
@@ -127,6 +144,10 @@ class Phase:
     whose overflowing part goes to the outermost memory when the tiles do not fit, and the points at
     which it does; without any, tiles that do not fit make the mapping infeasible. The Einsums of an
     `interleaved` group share their array cycle by cycle where tiles of theirs run at the same time.
+
+    An element of a tensor takes as many words as `element_words` says, else one. `ports` names the
+    port of the outermost memory by which a tensor comes and goes. Tiles of the tensors `ahead` come
+    before what needs them begins: nothing else runs meanwhile.
     """
 
     name: str
@@ -136,6 +157,9 @@ class Phase:
     stall_cycles: Number = 0.0
     spilled: MappingABC[tuple[str, str], Mask] = field(default_factory=dict)
     interleaved: tuple[tuple[str, ...], ...] = ()
+    element_words: MappingABC[str, Number] = field(default_factory=dict)
+    ports: MappingABC[str, str] = field(default_factory=dict)
+    ahead: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

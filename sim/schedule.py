@@ -9,9 +9,9 @@ import numpy as np
 
 from archs import Architecture, ComputeArray
 from einsum_cascade import Cascade
-from sim.accesses import Tally, worked_share
+from sim.accesses import Tally, stagger_iterations, worked_share
 from sim.folds import folds_of
-from sim.mapping import EinsumMapping, Number, Phase
+from sim.mapping import EinsumMapping, Number, Phase, shared_loops
 from sim.nest import product
 
 STALL = "stall"
@@ -34,8 +34,13 @@ def point_cycles(cascade: Cascade, array: ComputeArray, mapping: EinsumMapping) 
     """Cycles that a PE needs for one point of an Einsum's iteration space.
 
     Sequential issue: the cycles of all its operations. Pipelined: those of the busiest unit, since
-    the units of a PE work on successive points. NaN when the array lacks an operation.
+    the units of a PE work on successive points. Of a pipelined loop: its interval, whatever the
+    operations. NaN when the array lacks an operation.
     """
+    if array.loop is not None:
+        kinds = cascade.einsum(mapping.einsum).operations
+        known = all(kind in array.operations for kind in kinds)
+        return array.loop.interval_cycles if known else np.nan
     units: dict[str, Number] = {}
     for kind, times in cascade.einsum(mapping.einsum).operations.items():
         if kind not in array.operations:
@@ -60,14 +65,46 @@ def einsum_cycles(
     """Cycles of an Einsum on its array: its temporal iterations, each of one point a PE.
 
     Iterations whose whole wavefront a filter leaves out are skipped. Serialized folds are filled
-    and drained one by one; `phase` says what runs beside the Einsum (see `sim.folds`).
+    and drained one by one; `phase` says what runs beside the Einsum (see `sim.folds`). A pipelined
+    loop that restarts runs empty each time. Staggered PEs end one behind the other.
     """
     array = architecture.array(mapping.array)
     worked = worked_share(cascade, mapping, shape, len(mapping.temporal))
-    cycles = product(mapping.temporal) * worked * point_cycles(cascade, array, mapping)
+    iterations = product(mapping.temporal) * worked
+    if mapping.stagger is not None:
+        inside = mapping.temporal[mapping.position(mapping.stagger) :]
+        iterations = iterations + stagger_iterations(mapping, shape) * product(inside)
+    cycles = iterations * point_cycles(cascade, array, mapping)
+    if array.loop is not None and mapping.restarts is not None:
+        outside = mapping.temporal[: mapping.position(mapping.restarts)]
+        cycles = cycles + product(outside) * _emptying(array)
     if mapping.folds == "pipelined":
         return cycles
     return cycles + folds_of(cascade, architecture, shape, mapping, phase).overhead_cycles
+
+
+def _emptying(array: ComputeArray) -> Number:
+    """Cycles from the begin of a pipelined loop's last iteration to its end, but for its own."""
+    if array.loop is None:
+        return np.float64(0)
+    return np.maximum(0.0, array.loop.depth_cycles - array.loop.interval_cycles)
+
+
+def carried(architecture: Architecture, phase: Phase) -> frozenset[str]:
+    """Einsums that take no time of their own: a pipelined loop works on them with another.
+
+    That other one, on the same array, has all the loops that they have, and shares these. What has
+    equally many is one loop; the first of them stands for it.
+    """
+    result = set()
+    looped = [m for m in phase.einsums if architecture.array(m.array).loop is not None]
+    for at, m in enumerate(looped):
+        for other_at, other in enumerate(looped):
+            if other is m or other.array != m.array or shared_loops(m, other) < len(m.temporal):
+                continue
+            if (len(other.temporal), -other_at) > (len(m.temporal), -at):
+                result.add(m.einsum)
+    return frozenset(result)
 
 
 def timing(
@@ -79,43 +116,95 @@ def timing(
 ) -> Timing:
     """The latency of a phase under its schedule.
 
-    Overlapped, the busiest array or memory sets it. With steps, the busiest array of each step
-    does, the stalls are added, and what the memories need beyond that.
+    Overlapped, the busiest array, memory or port sets it. With steps, the busiest array of each
+    step does, the stalls are added, and what the memories need beyond that. What comes ahead is
+    added, and so is what pipelined loops need to run full and empty once, with a way to the
+    memory at either end.
     """
     clock = architecture.clock_hz
+    along = carried(architecture, phase)
     cycles = {
-        m.einsum: einsum_cycles(cascade, architecture, shape, m, phase) for m in phase.einsums
+        m.einsum: np.float64(0)
+        if m.einsum in along
+        else einsum_cycles(cascade, architecture, shape, m, phase)
+        for m in phase.einsums
     }
     on = {m.einsum: m.array for m in phase.einsums}
     arrays = [array.name for array in architecture.arrays]
     busy: dict[str, Number] = {name: np.float64(0) for name in arrays}
     for einsum, needed in cycles.items():
         busy[on[einsum]] = busy[on[einsum]] + needed / clock
-    memories = {}
-    for memory in architecture.memories:
-        if np.any(np.isfinite(memory.bandwidth_bytes_per_s)):
-            read = tally.read_words.get(memory.name, np.float64(0))
-            words = read + tally.write_words.get(memory.name, 0.0)
-            memories[memory.name] = words * architecture.word_bytes / memory.bandwidth_bytes_per_s
+    memories = _moving(architecture, phase, tally)
+    before = _moving(architecture, phase, tally, ahead=True) if phase.ahead else {}
+    fill = _fill_cycles(architecture, phase) / clock
     if not phase.steps:
         everything = {**busy, **memories}
         latency = _longest(everything)
         terms = _attribute(everything, latency)
         terms[STALL] = np.float64(0)
-        return Timing(latency, terms, everything)
-    terms = {name: np.float64(0) for name in (*arrays, *memories)}
-    for step in phase.steps:
-        beside: dict[str, Number] = {name: np.float64(0) for name in arrays}
-        for einsum in (e for e in step if e in on):  # a stray name is refused as illegal
-            beside[on[einsum]] = beside[on[einsum]] + cycles[einsum] / clock
-        for name, share in _attribute(beside, _longest(beside)).items():
-            terms[name] = terms[name] + share
-    terms[STALL] = np.asarray(phase.stall_cycles / clock)[()]
-    computing = sum(terms.values())
-    for name, needed in memories.items():
-        terms[name] = np.maximum(0.0, needed - computing)
-        computing = computing + terms[name]
-    return Timing(computing, terms, {**busy, **memories})
+    else:
+        terms = {name: np.float64(0) for name in (*arrays, *memories)}
+        for step in phase.steps:
+            beside: dict[str, Number] = {name: np.float64(0) for name in arrays}
+            for einsum in (e for e in step if e in on):  # a stray name is refused as illegal
+                beside[on[einsum]] = beside[on[einsum]] + cycles[einsum] / clock
+            for name, share in _attribute(beside, _longest(beside)).items():
+                terms[name] = terms[name] + share
+        terms[STALL] = np.asarray(phase.stall_cycles / clock)[()]
+        latency = sum(terms.values())
+        for name, needed in memories.items():
+            terms[name] = np.maximum(0.0, needed - latency)
+            latency = latency + terms[name]
+    first = _longest(before)
+    for name, share in _attribute(before, first).items():
+        terms[name] = terms[name] + share
+        memories[name] = memories[name] + before[name]
+    terms[STALL] = terms[STALL] + fill
+    return Timing(latency + first + fill, terms, {**busy, **memories})
+
+
+def _moving(
+    architecture: Architecture, phase: Phase, tally: Tally, ahead: bool = False
+) -> dict[str, Number]:
+    """Seconds that each memory and each port moves what comes ahead, or all the rest.
+
+    A port reads and writes at the same time; the memory behind all ports does one or the other.
+    """
+    seconds = {}
+    outermost = architecture.memories[0]
+    for memory in architecture.memories:
+        if not np.any(np.isfinite(memory.bandwidth_bytes_per_s)):
+            continue
+        words: Number = np.float64(0)
+        if not ahead:
+            words = words + tally.read_words.get(memory.name, 0.0)
+            words = words + tally.write_words.get(memory.name, 0.0)
+        early = sum((tally.words_by_tensor.get((memory.name, t), 0.0) for t in phase.ahead), 0.0)
+        words = words + early if ahead else words - early
+        seconds[memory.name] = words * architecture.word_bytes / memory.bandwidth_bytes_per_s
+    for port in outermost.ports:
+        ways: dict[tuple[bool, bool], Number] = {}
+        for (tensor, writes, single), words in tally.beats.items():
+            if phase.ports.get(tensor) == port.name and (tensor in phase.ahead) == ahead:
+                moved = words * architecture.word_bytes
+                ways[writes, single] = ways.get((writes, single), 0.0) + moved
+        cycles = [
+            port.cycles(ways.get((writes, False), 0.0), ways.get((writes, True), 0.0))
+            for writes in (False, True)
+        ]
+        seconds[f"{outermost.name}.{port.name}"] = np.maximum(*cycles) / architecture.clock_hz
+    return seconds
+
+
+def _fill_cycles(architecture: Architecture, phase: Phase) -> Number:
+    """Cycles in which pipelined loops run full and empty, one behind the other, once in a phase."""
+    cycles: Number = np.float64(0)
+    once = {m.array for m in phase.einsums if m.restarts is None}
+    for array in architecture.arrays:
+        if array.name in once:
+            cycles = cycles + _emptying(array)
+    ways = 3 if phase.ahead else 2
+    return cycles + ways * np.asarray(architecture.memories[0].latency_cycles)
 
 
 def _longest(seconds: Mapping[str, Number]) -> Number:

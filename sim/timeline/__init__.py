@@ -26,7 +26,7 @@ _SAME = 1e-9
 
 
 class CannotRun(ValueError):  # noqa: N818  (it is a finding about a mapping)
-    """A phase whose tiles wait for each other's room for ever."""
+    """A phase whose tiles wait for each other's room for ever, or with what this level lacks."""
 
 
 def timeline(mapping: Mapping, *, ports: bool = True, steady: bool = True) -> Timeline:
@@ -56,6 +56,11 @@ def _simulated(
     mapping: Mapping, phase: Phase, ports: bool, steady: bool
 ) -> tuple[Builder, Streams, Run]:
     """The phase in the best of the pipelines that its rooms allow."""
+    outermost = mapping.architecture.memories[0]
+    loops = [m.array for m in phase.einsums if mapping.architecture.array(m.array).loop is not None]
+    if loops or outermost.ports:
+        what = f"pipelined loops ({loops[0]})" if loops else f"ports of {outermost.name}"
+        raise CannotRun(f"phase {phase.name}: only the analytic level knows {what}")
     builder, streams = streams_of(mapping, phase, ports)
     best: tuple[float, Streams, Run] | None = None
     tried = set()

@@ -45,6 +45,27 @@ def test_prefill_takes_what_its_macs_take(tmp_path):
         assert least < latency < 1.3 * least
 
 
+def test_edge_moe_reads_its_weights_on_other_designs(tmp_path):
+    """Every kernel but attention is placed, and all weights but one gate's are read once at least."""
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("""
+name: edge
+workload: {models: [m3vit], kernels: [attention, network], seq_len: [129], batch: [1, 4]}
+designs:
+  A: {arch: fusemax-cloud, cascade: attention-1pass, mapper: fusemax}
+  B: {arch: flat-cloud, cascade: attention-3pass, mapper: flat}
+""")
+    table = run(load_experiment(spec))
+    rows = list(table.select("design", "kernel", "latency_s", "traffic_bytes").iter_rows())
+    assert len(rows) == 8
+    model = workloads.model("m3vit")
+    weights = workloads.parameters(workloads.network(model.network), model) - 6 * 192 * 16
+    for _, kernel, latency, traffic in rows:
+        assert latency > 0
+        if kernel == "network":
+            assert traffic > 2 * 0.999 * weights  # of the positions, the class token's is not read
+
+
 def test_a_network_is_the_sum_of_its_kernels(tmp_path):
     model = workloads.model("gpt2")
     table = table_of(tmp_path, "gpt2", batch=2)

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 
 import workloads
-from einsum_cascade import InputError, execute
+from einsum_cascade import InputError, analyze_passes, execute
 from workloads.networks import expert_loads
-from workloads.reference.experts import expert_by_expert, layer_inputs, patch_by_patch
+from workloads.reference.experts import (
+    expert_by_expert,
+    layer_inputs,
+    patch_by_patch,
+    unnormalized_router,
+)
 
 M3VIT = workloads.model("m3vit")
 SHAPE = {"T": M3VIT.tokens, "D": M3VIT.D, "X": M3VIT.moe.X, "S": M3VIT.moe.S}
@@ -46,7 +51,7 @@ def test_the_layer_as_a_cascade(some):
 
 
 def test_the_layer_in_its_kernels(some):
-    """The kernels that networks are priced with, one after the other, give the same."""
+    """Kernels that go token by token, one after the other, give the same."""
     shape = {"TOPK": TOPK}
     gates = execute(
         workloads.cascade("unnormalized-router"), {"A": some["A"], "W": some["W"]}, shape
@@ -62,6 +67,77 @@ def test_the_layer_in_its_kernels(some):
         results[rows, x] = linear + some["B2"][x]
     found = execute(workloads.cascade("moe-combine"), {"Z": results, "G": gates}, shape)["Y"]
     np.testing.assert_allclose(found, patch_by_patch(some, TOPK).results, atol=1e-12)
+
+
+def through_queues(inputs, topk):
+    """The layer in the kernels of Edge-MoE's network: a router, then expert by expert two of them.
+
+    Returns the results, and how many tokens each expert got.
+    """
+    router = {name: inputs[name] for name in "AW"}
+    gates = execute(workloads.cascade("online-router"), router, {"TOPK": topk})["G"]
+    sums = np.zeros((len(gates), inputs["W2"].shape[2]))
+    for x in np.flatnonzero(gates.any(axis=0)):
+        queue = np.flatnonzero(gates[:, x])
+        hidden = execute(
+            workloads.cascade("expert-gather-linear-gelu"),
+            {"A": inputs["A"], "W": inputs["W1"][x], "ID": queue},
+        )["Y"]
+        sums[queue] = execute(
+            workloads.cascade("expert-scatter-linear"),
+            {"A": hidden, "W": inputs["W2"][x], "X": sums, "ID": queue, "G": gates[queue, x]},
+        )["Y"]
+    return sums, np.count_nonzero(gates, axis=0)
+
+
+def without_biases(inputs):
+    """Linear layers of networks have none."""
+    return {n: np.zeros_like(t) if n.startswith("B") else t for n, t in inputs.items()}
+
+
+def test_the_layer_through_queues(some):
+    found, loads = through_queues(some, TOPK)
+    expected = patch_by_patch(without_biases(some), TOPK)
+    assert np.abs(found).max() > 0.1
+    np.testing.assert_allclose(found, expected.results, atol=1e-12)
+    assert loads.tolist() == expected.loads.tolist()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_any_layer_through_queues(seed):
+    generator = np.random.default_rng(seed)
+    shape = dict(zip("TDXS", generator.integers(1, 8, 4).tolist(), strict=True))
+    topk = int(generator.integers(1, shape["X"] + 1))
+    drawn = layer_inputs(generator, shape, 1.0)
+    expected = patch_by_patch(without_biases(drawn), topk)
+    np.testing.assert_allclose(through_queues(drawn, topk)[0], expected.results, atol=1e-11)
+
+
+@pytest.mark.parametrize("topk", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(5))
+def test_routers_where_logits_are_equal(seed, topk):
+    """Of equal logits the first is chosen; the router in 3 passes keeps all of them."""
+    generator = np.random.default_rng(seed)
+    inputs = {"A": np.eye(40), "W": generator.integers(-2, 3, (40, 5)).astype(float)}
+    inputs["W"][0] = 1.0  # all equal
+    inputs["W"][1] = np.arange(5)  # each the largest so far
+    found = execute(workloads.cascade("online-router"), inputs, {"TOPK": topk})["G"]
+    np.testing.assert_allclose(
+        found, unnormalized_router(inputs, {"TOPK": topk})["G"], rtol=1e-13, atol=0
+    )
+    assert np.count_nonzero(found, axis=1).tolist() == [topk] * 40
+    plain = execute(workloads.cascade("unnormalized-router"), inputs, {"TOPK": topk})["G"]
+    assert np.count_nonzero(plain[0]) == 5
+    np.testing.assert_allclose(plain[found > 0], found[found > 0], rtol=1e-13)
+
+
+def test_passes_of_routers():
+    """A running statistic takes one pass over the experts, its use in the gates another."""
+    passes = {
+        n: analyze_passes(workloads.cascade(n)) for n in ("online-router", "unnormalized-router")
+    }
+    assert [found.passes("X") for found in passes.values()] == [2, 3]
+    assert passes["online-router"].fusible(["L", "RM", "SLN", "PRM", "RD"], "X")
 
 
 @pytest.mark.parametrize("seed", range(20))

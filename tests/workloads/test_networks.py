@@ -89,6 +89,15 @@ def test_parameters_of_bert():
     assert workloads.parameters(workloads.network("encoder"), model) + beside == 109_482_240
 
 
+def test_parameters_of_edge_moe():
+    """Positions are weights; the queues of experts, the weights of their tokens and the sums not."""
+    d, s = 192, 384
+    patches = 3 * 16 * 16 * d + d + 129 * d
+    layers = 12 * (4 * d * d + 2 * 2 * d) + 6 * 2 * d * 2 * s
+    assert parameters("m3vit") == patches + layers + 6 * (16 * 2 * d * s + 2 * d * 16)
+    assert parameters("m3vit", active=True) == patches + layers + 6 * (2 * 2 * d * s + d * 16)
+
+
 @pytest.mark.parametrize(
     ("name", "active", "published", "tolerance"),
     [
@@ -179,9 +188,8 @@ def test_operations_of_edge_moe():
     }
     for name, (ours, published) in layers.items():
         assert ours / 1e6 == pytest.approx(published, abs=0.006), name
-    norms = 25 * 129 * 192
-    combined = 6 * 129 * 2 * 192
-    assert (total(of("m3vit")) - norms - combined) / 1e6 == pytest.approx(782.7, abs=0.06)
+    norms = 24 * 129 * 192  # two a layer, none behind the last one
+    assert (total(of("m3vit")) - norms) / 1e6 == pytest.approx(782.7, abs=0.06)
 
 
 # Prefill and decoding
@@ -272,6 +280,24 @@ def test_loads_do_not_change_the_products_but_how_often_weights_are_read():
     runs = [sum(k.total(1) for k in found if k.name == "expert FFN1") for found in (even, uneven)]
     assert runs[0] == pytest.approx(6 * 16, rel=1e-6)
     assert runs[1] == 72
+
+
+def test_kernels_of_edge_moe():
+    """As its published code has them; equal ones of all layers are one, 12 or 6 times."""
+    found = of("m3vit", histogram=MEASURED)
+    assert [(k.name, k.cascade.name) for k in found if k.block != "layers"] == [
+        ("patch embedding", "patch-position-embedding"),
+        ("FFN1", "linear-gelu"),
+        ("FFN2", "linear-layer"),
+        ("router", "online-router"),
+        ("expert FFN1", "expert-gather-linear-gelu"),
+        ("expert FFN2", "expert-scatter-linear"),
+    ]
+    assert sum(k.count for k in found if k.cascade.name == "layer-norm") == 24
+    for name in ("expert FFN1", "expert FFN2"):
+        kernel = next(k for k in found if k.name == name)
+        assert kernel.shape["T"] == 129
+        assert kernel.total(kernel.shape["R"]) == 6 * 258
 
 
 def test_what_never_runs_costs_nothing_even_where_it_has_no_cost():

@@ -62,6 +62,20 @@ def expert_by_expert(inputs: Arrays, topk: int) -> Experts:
     return Experts(results, loads, len(metaqueue))
 
 
+def gathered(inputs: Arrays, shape: Extents) -> dict[str, Array]:
+    """One expert's hidden features of the tokens in its queue, token by token."""
+    rows = [inputs["A"][token] @ inputs["W"] for token in inputs["ID"]]
+    return gelu({"X": np.stack(rows)}, shape)
+
+
+def scattered(inputs: Arrays, shape: Extents) -> dict[str, Array]:
+    """The sums of all tokens, one expert's results added at its tokens; of these, the queue's."""
+    sums = inputs["X"].copy()
+    for row, token in enumerate(inputs["ID"]):
+        sums[token] += inputs["G"][row] * (inputs["A"][row] @ inputs["W"])
+    return {"Y": sums[inputs["ID"]]}
+
+
 def _expert(inputs: Arrays, expert: Any, rows: Array) -> Array:
     hidden = gelu({"X": rows @ inputs["W1"][expert] + inputs["B1"][expert]}, {})["Y"]
     return np.asarray(hidden @ inputs["W2"][expert] + inputs["B2"][expert])
@@ -91,7 +105,34 @@ def _router_inputs(g: np.random.Generator, shape: Extents, magnitude: float) -> 
     return {name: found[name] for name in "AW"}
 
 
+def _queue_shape(g: np.random.Generator) -> dict[str, int]:
+    shape = {rank: int(g.integers(1, 7)) for rank in "TKN"}
+    return {**shape, "R": int(g.integers(1, shape["T"] + 1))}
+
+
+def _queue_inputs(
+    **ranks: str,
+) -> Callable[[np.random.Generator, Extents, float], dict[str, Array]]:
+    """Normal inputs, each given with the letters of its ranks, and a queue without repetitions."""
+
+    def draw(g: np.random.Generator, shape: Extents, magnitude: float) -> dict[str, Array]:
+        drawn = {
+            name: g.normal(size=[shape[rank] for rank in letters]) * magnitude
+            for name, letters in ranks.items()
+        }
+        return drawn | {"ID": g.permutation(shape["T"])[: shape["R"]]}
+
+    return draw
+
+
 PROOFS = {
+    "expert-gather-linear-gelu": Proof(
+        _queue_shape, _queue_inputs(A="TK", W="KN"), gathered, stable=True
+    ),
+    "expert-scatter-linear": Proof(
+        _queue_shape, _queue_inputs(A="RK", W="KN", X="TN", G="R"), scattered
+    ),
+    "online-router": Proof(_shape("TDX"), _router_inputs, unnormalized_router, stable=True),
     "unnormalized-router": Proof(_shape("TDX"), _router_inputs, unnormalized_router, stable=True),
     "moe-layer": Proof(
         _shape("TDXS"), layer_inputs, lambda i, s: {"Y": patch_by_patch(i, s["TOPK"]).results}

@@ -95,6 +95,13 @@ def patches(inputs: Arrays, shape: Extents) -> dict[str, Array]:
     return {"Z": found + inputs["BIAS"]}
 
 
+def placed_patches(inputs: Arrays, shape: Extents) -> dict[str, Array]:
+    """Patches in the order of a row by row reading, each with its row of the table of positions."""
+    found = patches(inputs, shape)["Z"]
+    rows = found.reshape(len(found), -1, shape["D"])
+    return {"Z": (rows + inputs["POS"][: rows.shape[1]]).reshape(found.shape)}
+
+
 def merged(inputs: Arrays, shape: Extents) -> dict[str, Array]:
     """The four neighbours of Swin side by side, times the weights."""
     a, w = inputs["A"], inputs["W"]
@@ -143,6 +150,12 @@ def _image_shape(g: np.random.Generator) -> dict[str, int]:
     return {**shape, "I": side, "J": side, "V": down, "U": across}
 
 
+def _placed_shape(g: np.random.Generator) -> dict[str, int]:
+    shape = _image_shape(g)
+    tokens = (shape["V"] // shape["I"]) * (shape["U"] // shape["J"])
+    return {**shape, "T": tokens + int(g.integers(0, 3))}
+
+
 def _conv_shape(g: np.random.Generator) -> dict[str, int]:
     shape = _shape(B=2, C=3, Y=5, X=5)(g)
     side = int(2 * g.integers(1, 3) + 1)
@@ -180,6 +193,12 @@ PROOFS = {
         _normal(A="RK", W="KN"),
         lambda i, s: {"Z": np.stack([row @ i["W"] for row in i["A"]])},
     ),
+    "linear-gelu": Proof(
+        _shape(R=5, K=6, N=4),
+        _normal(A="RK", W="KN"),
+        lambda i, s: gelu({"X": i["A"] @ i["W"]}, s),
+        stable=True,
+    ),
     "softmax-router": Proof(_router_shape, _normal(A="TD", W="DX"), router, stable=True),
     "expert-linear": Proof(
         _shape(T=5, X=4, K=4, N=3), _with(_normal(A="TK", W="XKN"), _gates), experts
@@ -190,6 +209,9 @@ PROOFS = {
         lambda i, s: {"Y": (i["Z"] * i["G"][:, :, None]).sum(axis=1)},
     ),
     "patch-embedding": Proof(_image_shape, _normal(A="BCVU", W="DCIJ", BIAS="D"), patches),
+    "patch-position-embedding": Proof(
+        _placed_shape, _normal(A="BCVU", W="DCIJ", BIAS="D", POS="TD"), placed_patches
+    ),
     "token-embedding": Proof(
         _shape(R=6, V=5, D=4),
         _with(_normal(W="VD"), _tokens),
