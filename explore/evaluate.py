@@ -271,6 +271,9 @@ def result_names(evaluation: Evaluation) -> dict[str, Array]:
     columns |= {f"util_{array}": v for array, v in evaluation.util.items()}
     columns |= {f"util_{a}.{einsum}": v for (a, einsum), v in evaluation.util_by_einsum.items()}
     columns["lower_bound_bytes"] = evaluation.lower_bound_bytes
+    for name, seconds in evaluation.kernel_latency_s.items():
+        columns[f"kernel_{name.replace(' ', '_')}_s"] = seconds
+    columns |= {name.lower(): need for name, need in evaluation.resources.items()}
     return columns
 
 
@@ -337,7 +340,8 @@ def _kernels(
         architecture = design_architecture(design, values)
         result["network"] = network_evaluation(grid, design, points, architecture, accounting)
     if "encoder" in grid.kernels:
-        linear = linear_evaluation(grid, design_architecture(design, values), points, accounting)
+        architecture = design_architecture(design, values)
+        linear = linear_evaluation(grid, architecture, points, accounting, design)
         result["encoder"] = combine([attention, linear])
     return {kernel: result[kernel] for kernel in grid.kernels}
 
@@ -348,22 +352,35 @@ def _linear_cascade() -> Cascade:
 
 
 def linear_evaluation(
-    grid: Grid, architecture: Architecture, points: Points, accounting: str
+    grid: Grid,
+    architecture: Architecture,
+    points: Points,
+    accounting: str,
+    design: Design | None = None,
 ) -> Evaluation:
     """The linear layers of an encoder layer, one after the other, each with its best mapping."""
-    found = evaluate(linear_mapping(grid, architecture, points), accounting)  # type: ignore[arg-type]
+    mapping = linear_mapping(grid, architecture, points, design)
+    found = evaluate(mapping, accounting)  # type: ignore[arg-type]
     return combine([found[i] for i in range(len(found.latency_s))])
 
 
-def linear_mapping(grid: Grid, architecture: Architecture, points: Points) -> PlacedMapping:
-    """How the linear layers are placed: design points are [layer, point]."""
+def linear_mapping(
+    grid: Grid, architecture: Architecture, points: Points, design: Design | None = None
+) -> PlacedMapping:
+    """How the linear layers are placed: design points are [layer, point].
+
+    By the design's mapper if that places all kernels, else each by a search of its own.
+    """
+    own = design is not None and mappers.places_networks(design.mapper)
+    mapper = design.mapper if design is not None and own else LINEAR_MAPPER
+    options = design.options if design is not None and own else mappers.check_options(mapper, {})
     layers = [linear_layers(model) for model in grid.models]  # [model][layer]
     inputs = np.array([[layer.K for layer in each] for each in layers]).T
     outputs = np.array([[layer.N for layer in each] for each in layers]).T
     rows = points.batch * points.seq_len
     return mappers.place(
-        LINEAR_MAPPER,
-        mappers.check_options(LINEAR_MAPPER, {}),
+        mapper,
+        options,
         cascade=_linear_cascade(),
         architecture=architecture,
         shape={"R": rows[None, :], "K": inputs[:, points.model], "N": outputs[:, points.model]},

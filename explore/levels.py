@@ -305,7 +305,7 @@ def _place(experiment: Experiment, chosen: Selection, index: int, kernel: str) -
         clock = architecture.clock_hz
         attention = attention_mapping(grid, design, points, values)
         if kernel == "encoder":
-            linear = linear_mapping(grid, architecture, points)
+            linear = linear_mapping(grid, architecture, points, design)
     return _Placed(
         grid,
         result,

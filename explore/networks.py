@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from workloads import Kernel, Model
 from workloads.networks import ATTENTION
 
 _MAPPER = "fused"
-"""Places all kernels but the attention of the design."""
+"""Places all kernels but the attention of the design, where its mapper places attention alone."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,7 @@ def _priced(
     """Each job's costs at its points, from one mapping of all of them."""
     kernel = jobs[0].kernel
     designed = kernel.name == ATTENTION and grid.attention == "design"
+    designed = designed or mappers.places_networks(design.mapper)
     mapper = design.mapper if designed else _MAPPER
     options = design.options if designed else mappers.check_options(_MAPPER, {})
     where = np.concatenate([job.points for job in jobs])
@@ -133,7 +134,11 @@ def _priced(
         costs = costs[np.zeros(len(where), dtype=np.int64)]
     ends = np.cumsum([len(job.points) for job in jobs])
     starts = np.concatenate([[0], ends[:-1]])
-    return [costs[int(a) : int(b)] for a, b in zip(starts, ends, strict=True)]
+    parts = [costs[int(a) : int(b)] for a, b in zip(starts, ends, strict=True)]
+    return [
+        replace(part, kernel_latency_s={job.kernel.name: part.latency_s})
+        for job, part in zip(jobs, parts, strict=True)
+    ]
 
 
 def _fields(evaluation: Evaluation) -> dict[str, Any]:

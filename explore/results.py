@@ -73,7 +73,7 @@ def _by_dimension(result: DesignResult, util: Mapping[str, Any]) -> dict[str, An
         f"util_{dimensions}d": util[name]
         for name, array in reversed(arrays.items())
         for dimensions in [len(array.shape)]
-        if name in util and f"{dimensions}d" not in util
+        if array.loop is None and name in util and f"{dimensions}d" not in util
     }
 
 

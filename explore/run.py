@@ -10,6 +10,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import mappers
 from einsum_cascade.source import InputError
 from explore.comparison import in_common
 from explore.evaluate import evaluate_design
@@ -106,7 +107,11 @@ _PLACED_IN = 2  # mappers place data in the outermost memory and the next one
 
 def idle_memories(experiment: Experiment) -> dict[str, list[str]]:
     """The memories of each architecture in which no mapper places anything."""
-    found = {d.architecture.name: [*d.architecture.schema.memories] for d in experiment.designs}
+    found = {
+        d.architecture.name: [*d.architecture.schema.memories]
+        for d in experiment.designs
+        if not mappers.places_networks(d.mapper)  # that one knows the memories of its template
+    }
     return {name: all_[_PLACED_IN:] for name, all_ in found.items() if len(all_) > _PLACED_IN}
 
 

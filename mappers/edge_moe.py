@@ -4,7 +4,7 @@ A layer runs kernel by kernel, each on the units made for it; between two kernel
 the outermost memory. What a kernel is follows from its cascade: attention, a linear layer (of an
 expert, where its rows are gathered), the router of experts, patches, a norm, or element by element.
 The units have fixed names: patches, linear, activation, results, scores, statistics, exponentials,
-values, norm-sums, norm-output, gate-logits, gate-statistics, gate-ranking, gate-weights,
+values, norm_sums, norm_output, gate_logits, gate_statistics, gate_ranking, gate_weights,
 elementwise; the memories on chip are weights and rows.
 """
 

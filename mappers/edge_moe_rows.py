@@ -93,17 +93,17 @@ def router(template: Template, cascade: Cascade, shape: Shape, options: Any) -> 
         others = tuple(Loop(r, r, shape[r]) for r in einsum.ranks if r not in (t, x, d))
         level = analysis.level(einsum.name, x) if x in einsum.ranks else 1
         if einsum is product:
-            unit = template.unit("gate-logits")
+            unit = template.unit("gate_logits")
             d1, d0 = lanes(d, shape[d], unit.shape[0])
             x1, x0 = lanes(x, shape[x], unit.shape[1])
             nests.append(EinsumMapping(einsum.name, unit.name, (token, x1, d1, d0, x0), 1))
         elif others or einsum.output.tensor in ranked:
-            unit = template.unit("gate-ranking")
+            unit = template.unit("gate_ranking")
             x1, x0 = lanes(x, shape[x], unit.shape[0])
             loops = (token, replace(x1, name=f"{x}1:{unit.name}"), *others)
             nests.append(EinsumMapping(einsum.name, unit.name, (*loops, x0), len(loops)))
         else:
-            unit = template.unit("gate-weights" if level == last else "gate-statistics")
+            unit = template.unit("gate_weights" if level == last else "gate_statistics")
             own = (Loop(f"{x}:{level}", x, shape[x]),) if x in einsum.ranks else ()
             nests.append(EinsumMapping(einsum.name, unit.name, (token, *own), 1 + len(own)))
         steps.setdefault(unit.name, []).append(einsum.name)
@@ -172,7 +172,7 @@ def norm(template: Template, cascade: Cascade, shape: Shape, options: Any) -> tu
     nests = []
     for einsum in _computed(cascade):
         level = analysis.level(einsum.name, d) if d in einsum.ranks else last
-        unit = template.unit("norm-output" if level == last else "norm-sums")
+        unit = template.unit("norm_output" if level == last else "norm_sums")
         if set(rows) - set(einsum.ranks):
             raise refuse(cascade, template.mapper, "a norm of rows, nothing shared between them")
         loops = shared

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,8 @@ class Evaluation:
 
     `latency_terms_s` adds up to `latency_s`. `busy_s` is how long each array and memory works.
     `slot_seconds` is, for each array and Einsum, the time its work would take on the whole array;
-    over the latency it is the utilization. `infeasible` holds the reason why a point cannot be, or
+    over the latency it is the utilization. `kernel_latency_s` is that of each kernel where several
+    are added up under names, and `resources` what the design needs of an FPGA. `infeasible` holds the reason why a point cannot be, or
     None; its numbers are NaN then. Areas and bounds are of the whole design.
     """
 
@@ -45,6 +46,8 @@ class Evaluation:
     lower_bound_bytes: Number
     infeasible: Any
     mapping_notes: Any
+    kernel_latency_s: Terms = field(default_factory=dict)
+    resources: Terms = field(default_factory=dict)
 
     def __getitem__(self, index: Any) -> Evaluation:
         """The points at `index` of every array, as NumPy indexes."""
@@ -184,6 +187,7 @@ def _evaluate_phase(
         lower_bound_bytes=full(0.0),
         infeasible=np.full(shape, None, dtype=object),
         mapping_notes=np.full(shape, "", dtype=object),
+        resources=all_full(architecture.resources),
     )
     problems = list(objections(cascade, architecture, mapping.shape, phase, counted))
     return _refuse(evaluation, problems, shape, explain)
@@ -218,7 +222,14 @@ def _refuse(
     return replace(masked, area_um2=evaluation.area_um2, infeasible=reasons)
 
 
-_TERMS = ("latency_terms_s", "busy_s", "energy_terms_pj", "slot_seconds", "traffic_by_tensor_bytes")
+_TERMS = (
+    "latency_terms_s",
+    "busy_s",
+    "energy_terms_pj",
+    "slot_seconds",
+    "traffic_by_tensor_bytes",
+    "kernel_latency_s",
+)
 _TOTALS = ("latency_s", "traffic_bytes", "energy_pj")
 
 
