@@ -209,11 +209,8 @@ def _refuse(
             reasons[where] = "infeasible"
             continue
         flat = reasons.reshape(-1)
-        for i in np.flatnonzero(
-            where
-        ):  # only points that fail, once each: texts are not arithmetic
-            if flat[i] is None:
-                flat[i] = problem.reason(shape, int(i))
+        first = np.flatnonzero(where.reshape(-1) & (flat == None))  # noqa: E711  (elementwise)
+        flat[first] = problem.reasons(shape, first)  # texts only for points that fail, once each
         reasons = flat.reshape(shape)
     bad = reasons != None  # noqa: E711  (elementwise)
     if not np.any(bad):

@@ -30,10 +30,13 @@ class Objection:
     text: str
     numbers: tuple[Number, ...] = ()
 
-    def reason(self, shape: tuple[int, ...], index: int) -> str:
-        """The reason at flat index `index` of arrays of `shape`."""
-        values = (float(np.broadcast_to(number, shape).flat[index]) for number in self.numbers)
-        return self.text.format(*values)
+    def reasons(self, shape: tuple[int, ...], indices: np.ndarray) -> list[str]:
+        """The reasons at flat `indices` of arrays of `shape`."""
+        where = np.unravel_index(indices, shape)
+        columns = [np.broadcast_to(number, shape)[where].tolist() for number in self.numbers]
+        if not columns:
+            return [self.text.format()] * len(indices)
+        return [self.text.format(*values) for values in zip(*columns, strict=True)]
 
 
 def objections(
