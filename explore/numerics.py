@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
+from archs.resources import need_of_adder, need_of_buffer, need_of_multiplier
 from einsum_cascade.expression import parse_expression
 from einsum_cascade.source import InputError, check, read_yaml
 from explore.schema import FiguresSchema, FileName, Strict
@@ -162,7 +163,9 @@ class Row:
 
     `agreement` is the share of tokens with the right experts in the right order. `overflows`
     counts all results that their format could not hold, `exp_overflows` the exponentials of the
-    first pass among them.
+    first pass among them. `dsp`, `bram18`, `lut` and `ff` are what a circuit takes of an FPGA that
+    gives a result a cycle: a table with its interpolation, or the products and sums of a statistic
+    and of the weights, without exponential and reciprocal (`archs.resources`: unvalidated).
     """
 
     study: str
@@ -179,6 +182,10 @@ class Row:
     agreement: float | None = None
     exp_overflows: int | None = None
     overflows: int | None = None
+    dsp: int = 0
+    bram18: int = 0
+    lut: int = 0
+    ff: int = 0
 
 
 def load_numerics(path: str | Path) -> NumericsSchema:
@@ -217,6 +224,7 @@ def _gelu_rows(study: GeluSchema) -> Iterator[Row]:
             largest=largest,
             entries=table.entries,
             table_bits=table.bits,
+            **_table_need(table, numbers),
         )
 
 
@@ -234,6 +242,7 @@ def _softmax_rows(study: SoftmaxSchema, generator: np.random.Generator) -> Itera
             error_mean=float(error.mean()),
             bias="running" if bias is None else f"{bias:g}",
             **_lost(found.overflows, logits, numbers),
+            **_statistic_need(numbers),
         )
 
 
@@ -254,12 +263,34 @@ def _gate_rows(study: GateSchema, generator: np.random.Generator) -> Iterator[Ro
             bias="running",
             agreement=float(np.all(found.experts == best, axis=-1).mean()),
             **_lost(found.overflows, logits, numbers),
+            **_statistic_need(numbers),
         )
 
 
 def _lost(found: Mapping[str, int], logits: Any, numbers: Format) -> dict[str, Any]:
     beyond = int(np.count_nonzero(overflowing(logits, numbers)))
     return {"exp_overflows": found["exp"], "overflows": sum(found.values()) + beyond}
+
+
+def _table_need(table: DeltaTable, numbers: Format) -> dict[str, int]:
+    """A table, the product of a difference of entries and what is below the step, four sums."""
+    below = numbers.fraction + int(np.log2(table.step))
+    return _summed(
+        need_of_buffer(table.entry.width, table.entries),
+        need_of_multiplier(table.entry.width + 1, max(below, 0) + 1),
+        *[need_of_adder(numbers.width)] * 4,
+    )
+
+
+def _statistic_need(numbers: Format) -> dict[str, int]:
+    """The product and the three sums of a statistic, the product and the sum of a weight."""
+    products = [need_of_multiplier(numbers.width, numbers.width)] * 2
+    return _summed(*products, *[need_of_adder(numbers.width)] * 4)
+
+
+def _summed(*needs: Mapping[str, Any]) -> dict[str, int]:
+    names = ("DSP", "BRAM18", "LUT", "FF")
+    return {name.lower(): int(sum(need[name] for need in needs)) for name in names}
 
 
 def table_of(found: list[Row]) -> pl.DataFrame:

@@ -62,6 +62,17 @@ def test_rows_and_figures(spec, tmp_path):
     assert "--force" in str(again.exception)
 
 
+def test_narrower_numbers_and_smaller_tables_take_less_of_an_fpga(spec):
+    """A DSP slice multiplies 27 by 18 bits, a block of RAM has 18 Kb (AMD UG579, UG573)."""
+    found = list(numerics_rows(load_numerics(spec)))
+    tables = [row for row in found if row.study == "gelu" and row.entry == "ufixed<22,0>"]
+    assert [(row.entries, row.bram18) for row in tables] == [(45, 0), (177, 1)]
+    assert tables[0].lut > tables[1].lut  # a small table is of LUTs
+    by_width = {row.word_bits: row.dsp for row in found if row.study == "softmax"}
+    assert by_width[32] == 2 * 4
+    assert sorted(by_width.values()) == [dsp for _, dsp in sorted(by_width.items())]
+
+
 def test_the_same_seed_gives_the_same_rows(spec):
     first, second = (table_of(list(numerics_rows(load_numerics(spec)))) for _ in range(2))
     assert first.equals(second)
