@@ -272,7 +272,7 @@ def _lost(found: Mapping[str, int], logits: Any, numbers: Format) -> dict[str, A
     return {"exp_overflows": found["exp"], "overflows": sum(found.values()) + beyond}
 
 
-def _table_need(table: DeltaTable, numbers: Format) -> dict[str, int]:
+def _table_need(table: DeltaTable, numbers: Format) -> dict[str, Any]:
     """A table, the product of a difference of entries and what is below the step, four sums."""
     below = numbers.fraction + int(np.log2(table.step))
     return _summed(
@@ -282,13 +282,13 @@ def _table_need(table: DeltaTable, numbers: Format) -> dict[str, int]:
     )
 
 
-def _statistic_need(numbers: Format) -> dict[str, int]:
+def _statistic_need(numbers: Format) -> dict[str, Any]:
     """The product and the three sums of a statistic, the product and the sum of a weight."""
     products = [need_of_multiplier(numbers.width, numbers.width)] * 2
     return _summed(*products, *[need_of_adder(numbers.width)] * 4)
 
 
-def _summed(*needs: Mapping[str, Any]) -> dict[str, int]:
+def _summed(*needs: Mapping[str, Any]) -> dict[str, Any]:
     names = ("DSP", "BRAM18", "LUT", "FF")
     return {name.lower(): int(sum(need[name] for need in needs)) for name in names}
 

@@ -30,8 +30,9 @@ class Evaluation:
     `latency_terms_s` adds up to `latency_s`. `busy_s` is how long each array and memory works.
     `slot_seconds` is, for each array and Einsum, the time its work would take on the whole array;
     over the latency it is the utilization. `kernel_latency_s` is that of each kernel where several
-    are added up under names, and `resources` what the design needs of an FPGA. `infeasible` holds the reason why a point cannot be, or
-    None; its numbers are NaN then. Areas and bounds are of the whole design.
+    are added up under names, and `resources` what the design needs of an FPGA. `infeasible` holds
+    the reason why a point cannot be, or None; its numbers are NaN then. Areas and bounds are of the
+    whole design.
     """
 
     latency_s: Number
@@ -316,14 +317,14 @@ def scatter(parts: Sequence[tuple[Any, Evaluation]], count: int) -> Evaluation:
         return full
 
     result: dict[str, Any] = {}
-    for field in fields(Evaluation):
-        values = [getattr(evaluation, field.name) for _, evaluation in parts]
+    for each in fields(Evaluation):
+        values = [getattr(evaluation, each.name) for _, evaluation in parts]
         if isinstance(values[0], Mapping):
             keys = dict.fromkeys(key for value in values for key in value)
-            result[field.name] = {k: spread([v.get(k) for v in values], 0.0) for k in keys}
+            result[each.name] = {k: spread([v.get(k) for v in values], 0.0) for k in keys}
         else:
-            missing = {"infeasible": None, "mapping_notes": ""}.get(field.name, 0.0)
-            result[field.name] = spread(values, missing)
+            missing = {"infeasible": None, "mapping_notes": ""}.get(each.name, 0.0)
+            result[each.name] = spread(values, missing)
     return Evaluation(**result)
 
 
