@@ -176,7 +176,7 @@ ARCHITECTURES = {
     "extends itself": ("extends: mine.yaml\nname: mine\n", "goes on too long"),
     "name is missing a word": ("extends: fusemax-cloud\nname: ''\n", "expected letters"),
     "unknown link": (ARCHITECTURE + "links: [{from: 2d, to: 3d}]\n", "unknown array '3d'"),
-    "three dimensions": (ARCHITECTURE + "arrays: {2d: {shape: [4, 4, 4]}}\n", "at most 2 items"),
+    "three dimensions": (ARCHITECTURE + "arrays: {2d: {shape: [4, 4, 4]}}\n", "at most 2 dimensions"),
     "unknown unit": (
         ARCHITECTURE + "arrays: {1d: {operations: {log: {unit: logs, energy_pj: 1}}}}\n",
         "unknown unit 'logs'",
