@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     import polars as pl
 
     from explore.agreement import Disagreement
+    from explore.fpga import Resources
     from explore.levels import PointResult, Selection
     from explore.run import Summary
-    from explore.schema import FiguresSchema
+    from explore.schema import ExperimentSchema, FiguresSchema
     from explore.spec import Experiment
+    from explore.theirs import Beside
 
 
 class Level(StrEnum):
@@ -96,10 +98,12 @@ def _root(
 @app.command("run")
 def run_command(spec: SpecFile, out: Out = None, force: Force = False) -> None:
     """Evaluate every design point of SPEC, rank the designs, write results and figures."""
+    from explore.fpga import resources_of
     from explore.plots import drawing_processes
     from explore.results import FIGURES, refuse_overwriting, write
     from explore.run import idle_memories, run, summarize
     from explore.spec import experiment_file, load_experiment
+    from explore.theirs import beside_published
 
     spec = experiment_file(spec)
     experiment = load_experiment(spec)
@@ -116,8 +120,10 @@ def run_command(spec: SpecFile, out: Out = None, force: Force = False) -> None:
         reasons = table["reason"].drop_nulls()
         drawn = 0
         if len(reasons) < table.height:
-            drawn = _draw(table, folder / FIGURES, schema.rank.baseline, schema.figures, pool)
+            drawn = _draw(table, folder / FIGURES, schema, schema.figures, pool)
     _print_summary(summarize(table), schema.rank.baseline)
+    _print_resources(resources_of(experiment.designs))
+    _print_published(beside_published(table, schema.published))
     if len(reasons):
         typer.echo(f"{len(reasons)} of {table.height} points are infeasible; the first because")
         typer.echo(f"  {reasons[0]}")
@@ -141,14 +147,14 @@ def plot_command(
     from explore.schema import ExperimentSchema, FiguresSchema
 
     table = read(folder)
-    baseline, figures = None, FiguresSchema()
+    schema, figures = None, FiguresSchema()
     if (folder / SPEC).is_file():
         schema = check(ExperimentSchema, read_yaml(folder / SPEC))
-        baseline, figures = schema.rank.baseline, schema.figures
+        figures = schema.figures
     if width is not None:
         figures = figures.model_copy(update={"width": width.value})
     with drawing_processes() as pool:
-        drawn = _draw(table, folder / FIGURES, baseline, figures, pool)
+        drawn = _draw(table, folder / FIGURES, schema, figures, pool)
     if not drawn:
         typer.echo(f"nothing to draw: no point in {folder} is feasible")
         return
@@ -464,15 +470,23 @@ def validate_command(
 def _draw(
     table: pl.DataFrame,
     folder: Path,
-    baseline: str | None,
+    schema: ExperimentSchema | None,
     figures: FiguresSchema,
     pool: Executor,
 ) -> int:
     """Draw all figures; the number of files written."""
-    from explore.plots import draw_all
+    from explore.plots import Published, draw_all
 
+    given = schema.published if schema is not None else {}
     paths = draw_all(
-        table, folder, baseline=baseline, width=figures.width, formats=figures.formats, pool=pool
+        table,
+        folder,
+        baseline=schema.rank.baseline if schema is not None else None,
+        published=[Published(name, p.latency_s, p.joules) for name, p in given.items()],
+        pareto=(figures.pareto.x, figures.pareto.y),
+        width=figures.width,
+        formats=figures.formats,
+        pool=pool,
     )
     return len(paths)
 
@@ -523,10 +537,12 @@ def _print_summary(rows: list[Summary], baseline: str | None) -> None:
 
     kernels = list(dict.fromkeys(row.kernel for row in rows))
     console = Console(width=None if sys.stdout.isatty() else 140)
-    names = ("latency", "energy", "traffic", "2D util", "1D util", "bottleneck")
     compared = ("speedup", "energy ratio") if baseline else ()
     for kernel in kernels:
         own = [row for row in rows if row.kernel == kernel]
+        utils = {"2D util": "util_2d", "1D util": "util_1d"}
+        utils = {n: c for n, c in utils.items() if any(getattr(r, c) is not None for r in own)}
+        names = ("latency", "energy", "traffic", *utils, "bottleneck")
         against = f"; speedup and energy ratio against {baseline}" if baseline else ""
         title = f"{kernel}: {_points_compared(own[0])}{against}"
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
@@ -545,11 +561,41 @@ def _print_summary(rows: list[Summary], baseline: str | None) -> None:
                 _engineering(row.latency_s, "s"),
                 _engineering(energy_j, "J"),
                 _engineering(row.traffic_bytes, "B"),
-                plain(row.util_2d, ".1%"),
-                plain(row.util_1d, ".1%"),
+                *(plain(getattr(row, column), ".1%") for column in utils.values()),
                 row.bottleneck,
             )
         console.print(table)
+
+
+def _print_resources(rows: list[Resources]) -> None:
+    """What designs need of an FPGA, as their files say, and the share of it."""
+    kinds = list(dict.fromkeys(kind for row in rows for kind in row.need if row.have.get(kind)))
+
+    def cell(row: Resources, kind: str) -> str:
+        if not row.have.get(kind):
+            return "-"
+        return f"{row.need[kind]:,.0f} ({row.need[kind] / row.have[kind]:.0%})"
+
+    if rows:
+        cells = [(row.design, row.device, *(cell(row, kind) for kind in kinds)) for row in rows]
+        title = "FPGA resources, estimated, and their share of the device"
+        _print_table(title, ["design", "device", *kinds], cells)
+
+
+def _print_published(rows: list[Beside]) -> None:
+    """What others published, and how many times the latency and energy of a design that is."""
+
+    def times(ratio: float | None) -> str:
+        return "-" if ratio is None else f"{ratio:.2f}x"
+
+    cells = [
+        (row.name, _engineering(row.latency_s, "s"), _engineering(row.energy_j, "J"),
+         times(row.latency_ratio), times(row.energy_ratio), row.ours)
+        for row in rows
+    ]  # fmt: skip
+    if cells:
+        head = ["published", "latency", "energy", "latency, times", "energy, times", "that of"]
+        _print_table("published by others, and over what is computed here", head, cells)
 
 
 def _print_levels(results: list[PointResult]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from explore.networks import network_evaluation
 from explore.points import Points
 from explore.schema import LARGEST, GrowSchema
 from explore.spec import Design, Grid
+from explore.waiting import compute_s
 from sim import Evaluation, combine, evaluate
 from workloads import linear_layers
 
@@ -45,7 +46,8 @@ class DesignResult:
     """A design at all points of a grid: swept and derived values, an evaluation a kernel.
 
     `unmet` says for each point which rule of the spec could not be met there, or is None.
-    `refusal` is the error of a design that can be placed at no point.
+    `refusal` is the error of a design that can be placed at no point. `compute_s` is, for kernels
+    of one mapping, what the latency were if all data came in time.
     """
 
     design: Design
@@ -54,6 +56,7 @@ class DesignResult:
     kernels: dict[str, Evaluation]
     unmet: Array
     refusal: InputError | None = None
+    compute_s: dict[str, Array] = field(default_factory=dict)
 
 
 def evaluate_design(grid: Grid, design: Design, accounting: str) -> DesignResult:
@@ -92,9 +95,9 @@ def evaluate_design(grid: Grid, design: Design, accounting: str) -> DesignResult
 def _evaluated(grid: Grid, design: Design, points: Points, accounting: str) -> DesignResult:
     """A design at points that can all be placed, else InputError."""
     values, unmet = _settled(grid, design, points, accounting)
-    kernels = _kernels(grid, design, points, accounting, values)
+    kernels, compute = _kernels(grid, design, points, accounting, values)
     full = {name: np.broadcast_to(value, (len(points),)) for name, value in values.items()}
-    return DesignResult(design, points, full, kernels, unmet)
+    return DesignResult(design, points, full, kernels, unmet, compute_s=compute)
 
 
 def _refused(
@@ -140,7 +143,8 @@ def _among_all(found: DesignResult, points: Points, good: Array, reasons: Array)
     values = spread(found.values) | points.swept
     unmet = np.where(good, spread(found.unmet), reasons)
     kernels = {kernel: whole(evaluation) for kernel, evaluation in found.kernels.items()}
-    return DesignResult(found.design, points, values, kernels, unmet)
+    compute = spread(found.compute_s)
+    return DesignResult(found.design, points, values, kernels, unmet, compute_s=compute)
 
 
 def _nowhere(reasons: Array) -> Evaluation:
@@ -332,10 +336,14 @@ def _extent(rank: str, value: Array, place: Place) -> Array:
 
 def _kernels(
     grid: Grid, design: Design, points: Points, accounting: str, values: dict[str, Array]
-) -> dict[str, Evaluation]:
-    result = {}
+) -> tuple[dict[str, Evaluation], dict[str, Array]]:
+    """Each kernel, and how long those compute that are one mapping."""
+    result, compute = {}, {}
     if {"attention", "encoder"} & set(grid.kernels):
-        result["attention"] = attention = _attention(grid, design, points, accounting, values)
+        mapping = attention_mapping(grid, design, points, values)
+        result["attention"] = attention = evaluate(mapping, accounting)  # type: ignore[arg-type]
+        if "attention" in grid.kernels:
+            compute["attention"] = compute_s(mapping)
     if "network" in grid.kernels:
         architecture = design_architecture(design, values)
         result["network"] = network_evaluation(grid, design, points, architecture, accounting)
@@ -343,7 +351,7 @@ def _kernels(
         architecture = design_architecture(design, values)
         linear = linear_evaluation(grid, architecture, points, accounting, design)
         result["encoder"] = combine([attention, linear])
-    return {kernel: result[kernel] for kernel in grid.kernels}
+    return {kernel: result[kernel] for kernel in grid.kernels}, compute
 
 
 @lru_cache(maxsize=1)

@@ -109,7 +109,8 @@ def idle_memories(experiment: Experiment) -> dict[str, list[str]]:
     """The memories of each architecture in which no mapper places anything."""
     found = {
         d.architecture.name: [*d.architecture.schema.memories]
-        for d in experiment.designs
+        for grid in experiment.grids
+        for d in grid.designs
         if not mappers.places_networks(d.mapper)  # that one knows the memories of its template
     }
     return {name: all_[_PLACED_IN:] for name, all_ in found.items() if len(all_) > _PLACED_IN}

@@ -138,8 +138,26 @@ class EnergySchema(Strict):
     accounting: Literal["full", "artifact"] = "full"
 
 
+Quantity = Literal[
+    "dsp", "bram18", "uram", "lut", "ff", "area_um2", "latency_s", "energy_pj", "traffic_bytes"
+]
+
+
+class ParetoSchema(Strict):
+    """The two quantities whose front is drawn; without `x`, DSP slices or the area."""
+
+    x: Quantity | None = None
+    y: Quantity = "latency_s"
+
+    @model_validator(mode="after")
+    def _two(self) -> ParetoSchema:
+        if self.x == self.y:
+            raise InputError("x and y are the same: a front needs two quantities", keys=("x",))
+        return self
+
+
 class FiguresSchema(Strict):
-    """How the figures are drawn."""
+    """How the figures are drawn, and what against what where several parameters are swept."""
 
     width: Literal["auto", "single", "double"] = "auto"
     formats: Annotated[list[Literal["pdf", "svg", "png"]], Field(min_length=1)] = [
@@ -147,6 +165,33 @@ class FiguresSchema(Strict):
         "svg",
         "png",
     ]
+    pareto: ParetoSchema = Field(default_factory=ParetoSchema)
+
+
+class PublishedSchema(Strict):
+    """What others published of the same point: latency, and power or energy if they say so.
+
+    Under the name of a design it is what was published of that one.
+    """
+
+    latency_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    power_w: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    energy_j: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    source: Annotated[str, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> PublishedSchema:
+        if self.power_w is not None and self.energy_j is not None:
+            raise InputError(
+                "power and energy: give one, the other follows from the latency",
+                keys=("energy_j",),
+            )
+        return self
+
+    @property
+    def joules(self) -> float | None:
+        """The energy of a run, where it is known."""
+        return self.power_w * self.latency_s if self.power_w is not None else self.energy_j
 
 
 class GrowSchema(Strict):
@@ -165,15 +210,23 @@ Derive = dict[str, Annotated[Any, BeforeValidator(_derived)]]
 
 
 class FamilySchema(Strict):
-    """A study beside the main grid: one design, swept."""
+    """A study beside the main grid: one design or several, of the main grid or of its own."""
 
-    design: str
+    design: str | None = None
+    designs: list[str] | dict[Name, DesignSchema] | None = Field(default=None, min_length=1)
     models: list[str | dict[str, Any]] | None = Field(default=None, min_length=1)
     kernels: Kernels | None = None
     seq_len: Sizes | None = None
     batch: Sizes | None = None
+    histogram: Annotated[Any, BeforeValidator(_loads)] = None
     sweep: dict[str, Values] = Field(default_factory=dict)
     derive: Derive = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _some_design(self) -> FamilySchema:
+        if (self.design is None) == (self.designs is None):
+            raise InputError("a family needs a design, or designs", allowed=("design", "designs"))
+        return self
 
 
 class ExperimentSchema(Strict):
@@ -189,6 +242,7 @@ class ExperimentSchema(Strict):
     sweep: dict[str, Values] = Field(default_factory=dict)
     derive: Derive = Field(default_factory=dict)
     families: dict[FileName, FamilySchema] = Field(default_factory=dict)
+    published: dict[Name, PublishedSchema] = Field(default_factory=dict)
     figures: FiguresSchema = Field(default_factory=FiguresSchema)
 
     @model_validator(mode="after")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
@@ -19,7 +19,7 @@ from einsum_cascade.expression import Expression
 from einsum_cascade.occupancy import with_occupancy
 from einsum_cascade.shapes import own_extents
 from einsum_cascade.source import Document, InputError, Place, check, read_yaml
-from explore.schema import Derive, DesignSchema, ExperimentSchema, GrowSchema
+from explore.schema import Derive, DesignSchema, ExperimentSchema, FamilySchema, GrowSchema
 from workloads import Model
 from workloads.networks import Histogram, check_layers
 
@@ -35,6 +35,7 @@ class Design:
     options: Any
     schema: DesignSchema
     place: Place
+    shape_places: Mapping[str, Place] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,10 @@ def load_experiment(path: str | Path) -> Experiment:
     named = schema.workload.models
     whole = "network" in schema.workload.kernels
     models = _models(document, named, ("workload", "models"), base, whole)
-    designs = {n: _design(document, n, d, base, _design_keys(n)) for n, d in schema.designs.items()}
+    designs = {
+        n: _design(document, n, d, base, _design_keys(("designs", n)))
+        for n, d in schema.designs.items()
+    }
     designs |= _variants(document, schema, designs, base)
     _check_references(document, schema, designs)
     main = Grid(
@@ -125,7 +129,7 @@ def load_experiment(path: str | Path) -> Experiment:
         batch=_distinct(schema.workload.batch),
         queries=schema.workload.queries,
         attention=schema.workload.attention,
-        histogram=_histogram(document, schema.workload.histogram, base),
+        histogram=_histogram(document, schema.workload.histogram, base, ("workload",)),
         sweep=schema.sweep,
         derive=schema.derive,
         places=_places(document, (), [*schema.sweep], [*schema.derive]),
@@ -133,6 +137,7 @@ def load_experiment(path: str | Path) -> Experiment:
     grids = [main]
     for name, family in schema.families.items():
         keys = ("families", name)
+        place = document.place(*keys, "histogram")
         whole = "network" in (family.kernels or main.kernels)
         if family.models is not None:
             own = _models(document, family.models, (*keys, "models"), base, whole)
@@ -141,38 +146,69 @@ def load_experiment(path: str | Path) -> Experiment:
         grids.append(
             Grid(
                 family=name,
-                designs=(designs[family.design],),
+                designs=_designs_of(document, keys, family, designs, base),
                 models=own,
                 kernels=_distinct(family.kernels or main.kernels),
                 seq_len=_distinct(family.seq_len or main.seq_len),
                 batch=_distinct(family.batch or main.batch),
                 queries=main.queries,
                 attention=main.attention,
-                histogram=main.histogram,
+                histogram=main.histogram
+                if family.histogram is None
+                else _histogram(document, family.histogram, base, keys),
                 sweep=family.sweep,
                 derive=family.derive,
-                places=_places(document, keys, [*family.sweep], [*family.derive]),
+                places=_places(document, keys, [*family.sweep], [*family.derive])
+                | ({} if family.histogram is None else {_HISTOGRAM: place}),
             )
         )
     for grid in grids:
         _check_paths(grid)
         for design in grid.designs:
-            _check_shape(document, design)
+            _check_shape(design)
             _check_names(grid, design)
             _check_repetitions(grid, design)
             _check_queries(document, grid, design)
-    _check_histogram(document, grids)
+        _check_histogram(document, grid, grids)
+    _check_published(document, schema, main)
     return Experiment(schema.name, schema, tuple(designs.values()), tuple(grids), document)
 
 
-def _histogram(document: Document, given: Any, base: Path) -> Histogram | None:
+def _designs_of(
+    document: Document,
+    keys: tuple[str, ...],
+    family: FamilySchema,
+    designs: dict[str, Design],
+    base: Path,
+) -> tuple[Design, ...]:
+    """The designs of a family: of the main grid by their names, or its own."""
+    if family.design is not None:
+        return (designs[family.design],)
+    if not isinstance(family.designs, dict):
+        return tuple(designs[name] for name in _distinct(family.designs or ()))
+    found = []
+    for name, given in family.designs.items():
+        own: Keys = (*keys, "designs", name)
+        if name in designs:
+            raise InputError(
+                f"{name!r} is a design of the main grid: give this one another name, or list the "
+                "names of those of the main grid, as in designs: [A, B]",
+                document.place(*own),
+            )
+        found.append(_design(document, name, given, base, _design_keys(own)))
+    return tuple(found)
+
+
+def _histogram(
+    document: Document, given: Any, base: Path, keys: tuple[str, ...]
+) -> Histogram | None:
     """The loads of experts: as given, or those of a measured routing."""
     if not isinstance(given, str):
         return given  # type: ignore[no-any-return]
     try:
         return workloads.routing(given, base).histogram
     except InputError as error:
-        raise _at(error, document.place("workload", "histogram")) from None
+        raise _at(error, document.place(*keys, "histogram")) from None
 
 
 def _distinct(values: Iterable[Any]) -> tuple[Any, ...]:
@@ -220,11 +256,9 @@ def _at(error: InputError, place: Place) -> InputError:
 Keys = tuple[str | int, ...]
 
 
-def _design_keys(name: str) -> dict[str, Keys]:
+def _design_keys(keys: Keys) -> dict[str, Keys]:
     """Where the parts of a design stand in the spec."""
-    return {part: ("designs", name, part) for part in ("arch", "cascade", "mapper")} | {
-        "": ("designs", name)
-    }
+    return {part: (*keys, part) for part in ("arch", "cascade", "mapper", "shape")} | {"": keys}
 
 
 def _variants(
@@ -282,7 +316,10 @@ def _check_references(
 ) -> None:
     """Baselines and families name designs that there are."""
     named: list[tuple[Keys, str | None]] = [(("rank", "baseline"), schema.rank.baseline)]
-    named += [(("families", n, "design"), f.design) for n, f in schema.families.items()]
+    for family, given in schema.families.items():
+        named.append((("families", family, "design"), given.design))
+        listed = given.designs if isinstance(given.designs, list) else []
+        named += [(("families", family, "designs", i), name) for i, name in enumerate(listed)]
     for keys, name in named:
         if name is not None and name not in designs:
             place = document.place(*keys)
@@ -324,7 +361,9 @@ def _design(
         checked = mappers.check_options(mapper, options, document, keys["mapper"], base)
     except InputError as error:
         raise _at(error, mapper_place) from None
-    return Design(name, architecture, cascade, mapper, checked, schema, document.place(*keys[""]))
+    shapes = {rank: document.place(*keys["shape"], rank) for rank in schema.shape}
+    place = document.place(*keys[""])
+    return Design(name, architecture, cascade, mapper, checked, schema, place, shapes)
 
 
 def _check_paths(grid: Grid) -> None:
@@ -358,12 +397,12 @@ def _check_paths(grid: Grid) -> None:
                 raise InputError(message, grid.places[name], allowed=known, found=path)
 
 
-def _check_shape(document: Document, design: Design) -> None:
+def _check_shape(design: Design) -> None:
     """A design sets ranks that its cascade has, and that nothing sets for all designs alike."""
     cascade = design.cascade
     known = [*cascade.ranks, *cascade.parameters]
     for rank, rule in design.schema.shape.items():
-        place = document.place("designs", design.name, "shape", rank)
+        place = design.shape_places[rank]
         if rank not in known:
             message = f"cascade {cascade.name!r} has no rank {rank!r}"
             raise InputError(message, place, allowed=known, found=rank)
@@ -394,15 +433,30 @@ def _check_queries(document: Document, grid: Grid, design: Design) -> None:
         )
 
 
-def _check_histogram(document: Document, grids: list[Grid]) -> None:
-    """Loads of experts are used by whole networks of models with experts, and by nothing else."""
-    if grids[0].histogram is None:
-        return
-    whole = [model for grid in grids if "network" in grid.kernels for model in grid.models]
-    if not any(model.moe for model in whole):
+def _check_histogram(document: Document, grid: Grid, grids: list[Grid]) -> None:
+    """Loads of experts are used by whole networks of models with experts, and by nothing else.
+
+    Those of the workload are for all grids, so one that uses them is enough.
+    """
+    inherited = grid.family is None or _HISTOGRAM not in grid.places
+    users = grids if inherited else [grid]
+    whole = [model for each in users if "network" in each.kernels for model in each.models]
+    if grid.histogram is not None and not any(model.moe for model in whole):
+        place = document.place("workload", "histogram")
         raise InputError(
             "loads of experts, but no kernel 'network' of a model with experts",
-            document.place("workload", "histogram"),
+            place if inherited else grid.places[_HISTOGRAM],
+        )
+
+
+def _check_published(document: Document, schema: ExperimentSchema, main: Grid) -> None:
+    """What others published is of one point: so is the main grid that it is drawn with."""
+    each = main.points // len(main.designs)
+    if schema.published and each > 1:
+        raise InputError(
+            f"published points beside {each} points a design of the main grid: one model, kernel, "
+            "sequence length and batch size are expected, and no sweep (families may have more)",
+            document.place("published"),
         )
 
 
@@ -462,6 +516,8 @@ def _check_repetitions(grid: Grid, design: Design) -> None:
         )
 
 
+_HISTOGRAM = ".histogram"
+"""The loads of a family among its places: no value that is derived has such a name."""
 _EXTENTS = frozenset([*"BDEFGHMNPS", "TOKENS"])
 _SET_IN = (
     {"B": "workload.batch", "P": "workload.queries"}
@@ -470,7 +526,8 @@ _SET_IN = (
 )
 _COLUMNS = re.compile(
     "family|design|model|kernel|batch|seq_len|architecture|cascade|mapper|mapping|reason|rank|"
-    "speedup|bottleneck|traffic_bytes|area_um2|lower_bound_bytes|(latency|energy|busy|util)_.*"
+    "speedup|bottleneck|traffic_bytes|area_um2|lower_bound_bytes|compute_s|dsp|bram18|uram|lut|ff|"
+    "(latency|energy|busy|util|kernel)_.*"
 )
 
 

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from explore.plots.figure import Figure
+from explore.plots.figure import Figure, Published
 from explore.plots.info import figures
+from explore.plots.sweeps import Axes
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,6 +27,8 @@ def draw_all(
     folder: Path,
     *,
     baseline: str | None = None,
+    published: Sequence[Published] = (),
+    pareto: Axes = (None, "latency_s"),
     width: Width = "auto",
     formats: Sequence[str] = ("pdf", "svg", "png"),
     pool: Executor | None = None,
@@ -33,17 +36,25 @@ def draw_all(
 ) -> list[Path]:
     """Draw every figure that the table has data for, in every format; the files written.
 
-    `width` is a paper's single (3.5 in) or double (7.16 in) column, or what suits each figure.
-    `pool` draws figures side by side (see `drawing_processes`); without it they follow one another,
-    or `jobs` processes are started for them.
+    `published` and `pareto` are as `figures` takes them. `width` is a paper's single (3.5 in) or
+    double (7.16 in) column, or what suits each figure. `pool` draws figures side by side (see
+    `drawing_processes`); without it they follow one another, or `jobs` processes are started for
+    them.
     """
     if pool is None and jobs > 1:
         with drawing_processes(jobs) as pool:
             return draw_all(
-                table, folder, baseline=baseline, width=width, formats=formats, pool=pool
+                table,
+                folder,
+                baseline=baseline,
+                published=published,
+                pareto=pareto,
+                width=width,
+                formats=formats,
+                pool=pool,
             )
     folder.mkdir(parents=True, exist_ok=True)
-    found = figures(table, baseline)
+    found = figures(table, baseline, published, pareto)
     count = len(found)
     arguments = (found, [folder] * count, [width] * count, [tuple(formats)] * count)
     paths = pool.map(_draw, *arguments) if pool else map(_draw, *arguments)
@@ -78,4 +89,4 @@ def _load() -> None:
     import explore.plots.draw  # noqa: F401
 
 
-__all__ = ["Figure", "draw_all", "drawing_processes", "figures"]
+__all__ = ["Figure", "Published", "draw_all", "drawing_processes", "figures"]

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from explore.plots.across import draw_across
 from explore.plots.bars import draw_bars
 from explore.plots.curves import draw_curves
 from explore.plots.figure import Figure
@@ -50,6 +51,10 @@ def draw(figure: Figure, folder: Path, width: str, formats: Sequence[str]) -> li
 
 def _suited(figure: Figure) -> str:
     if figure.kind == "curves":
+        return (
+            "single" if all(panel.compact for row in figure.curves for panel in row) else "double"
+        )
+    if figure.kind in ("shares", "steps"):
         return "double"
     most = max((sum(_places(p) for p in row.panels) for row in figure.rows), default=0)
     return "double" if most > _FEW_PLACES else "single"
@@ -108,7 +113,7 @@ def _lines(figure: Figure, width_in: float) -> Canvas:
     return canvas
 
 
-_KINDS = {"lines": _lines, "curves": draw_curves}
+_KINDS = {"lines": _lines, "curves": draw_curves, "shares": draw_across, "steps": draw_across}
 
 
 def _curve(index: int) -> dict[str, Any]:

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Values = tuple[float | None, ...]
+
+
+class Published(NamedTuple):
+    """What others published of the same point; `energy_j` is None where they give latency alone."""
+
+    name: str
+    latency_s: float
+    energy_j: float | None = None
 
 
 @dataclass(frozen=True)
@@ -18,13 +26,17 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """A set of bars. Every series has one value a label, or one a label of each of `groups`."""
+    """A set of bars. Every series has one value a label, or one a label of each of `groups`.
+
+    `notes` stand behind the bars of labels, where bars lie.
+    """
 
     title: str
     labels: tuple[str, ...]
     series: tuple[Series, ...]
     groups: tuple[str, ...] = ()
     numbered: bool = False  # write the values at the bars
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,24 +60,33 @@ class Line:
 
 @dataclass(frozen=True)
 class LinePanel:
-    """Curves, or scattered points, on logarithmic axes of their own."""
+    """Curves, or scattered points, on logarithmic axes of their own.
+
+    The points of a front are joined and named; `stepped`, by steps. Scattered points of which none
+    is on a front are all named. `marked` points (name, x, y) stand out. A `compact` panel fits a
+    single column.
+    """
 
     title: str
     x_label: str
     y_label: str
     lines: tuple[Line, ...]
     scattered: bool = False
+    stepped: bool = False
+    marked: tuple[tuple[str, float, float], ...] = ()
+    compact: bool = False
 
 
 @dataclass(frozen=True)
 class Figure:
     """A figure by its file name: rows of panels with bars, lines, or rows of panels with curves.
 
-    Axes of lines and curves are logarithmic.
+    Bars of `shares` and `steps` lie, a label a line: parts of a whole, and what each step leaves of
+    the one before. Axes of lines and curves are logarithmic.
     """
 
     name: str
-    kind: Literal["grouped", "stacked", "lines", "curves"]
+    kind: Literal["grouped", "stacked", "lines", "curves", "shares", "steps"]
     rows: tuple[Row, ...] = ()
     lines: tuple[Line, ...] = ()
     curves: tuple[tuple[LinePanel, ...], ...] = ()

@@ -27,3 +27,28 @@ def short(number: float) -> str:
         if number >= size and number % size == 0:
             return f"{number / size:g}{suffix}"
     return f"{number:g}"
+
+
+_PREFIXES = ((1.0, ""), (1e3, "m"), (1e6, "µ"), (1e9, "n"))
+
+
+def scaled(values: Sequence[float]) -> tuple[float, str]:
+    """The factor and the prefix that write the largest of some values with digits before the point.
+
+    >>> scaled([0.02, 0.0004])
+    (1000.0, 'm')
+    """
+    largest = max(values, default=1.0)
+    return next(((f, p) for f, p in _PREFIXES if largest * f >= 1), _PREFIXES[-1])
+
+
+def sized(value: float, unit: str) -> str:
+    """A value below a thousand with its prefix.
+
+    >>> sized(0.03464, "s")
+    '34.6 ms'
+    """
+    factor, prefix = scaled([value])
+    number = value * factor
+    digits = 2 if number < 10 else 1 if number < 100 else 0
+    return f"{number:.{digits}f} {prefix}{unit}"

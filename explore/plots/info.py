@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from explore.comparison import in_common
-from explore.plots.figure import Figure, Line, Panel, Row, Series, Values
+from explore.plots.beside import published_figure
+from explore.plots.figure import Figure, Line, Panel, Published, Row, Series, Values
 from explore.plots.front import front, short
 from explore.plots.many import MOST_BARS, figures_of_many
+from explore.plots.networks import LEAST_SHARE, OTHERS, kernels_figure, steps_figure
+from explore.plots.sweeps import Axes, sweep_figures, swept_columns
 
 if TYPE_CHECKING:
     import polars as pl
 
 _LOG_FROM = 30.0  # bars on a linear axis are lengths to compare; beyond this ratio they vanish
+_MOST_TERMS = 8
 _TERMS = {"2d": "2D array", "1d": "1D array", "dram": "DRAM", "stall": "stalls"}
 
 
-def figures(table: pl.DataFrame, baseline: str | None = None) -> list[Figure]:
+def figures(
+    table: pl.DataFrame,
+    baseline: str | None = None,
+    published: Sequence[Published] = (),
+    pareto: Axes = (None, "latency_s"),
+) -> list[Figure]:
     """All figures that `table` has data for.
 
-    `baseline` names the design that `speedup` and `energy_ratio` compare with.
+    `baseline` names the design that `speedup` and `energy_ratio` compare with, `published` is drawn
+    beside the designs, `pareto` names what is drawn against what where several parameters are
+    swept.
     """
     import polars as pl
     import polars.selectors as cs
 
     table = table.with_columns(cs.float().fill_nan(None))
-    found = _figures(table, baseline, pl.col("family"))
+    found = [*_figures(table, baseline, pl.col("family"))]
+    found += _of_networks_and_sweeps(table, published, pareto)
     return [figure for figure in found if figure.has_marks]
 
 
@@ -51,6 +63,20 @@ def _figures(table: pl.DataFrame, baseline: str | None, family: pl.Expr) -> Iter
     parts = [(str(name), own) for (name,), own in _parts(families, "family")]
     for name, own in parts:
         yield from _family(own, "area_latency" if len(parts) == 1 else f"area_latency_{name}")
+
+
+def _of_networks_and_sweeps(
+    table: pl.DataFrame, published: Sequence[Published], pareto: Axes
+) -> Iterator[Figure]:
+    main = table.filter(table["family"].is_null())
+    parts = [own for _, own in _parts(table.filter(table["family"].is_not_null()), "family")]
+    yield from kernels_figure(main, [own for own in parts if not swept_columns(own)])
+    for (kernel,), own in _parts(main, "kernel"):
+        yield from steps_figure(own, str(kernel), published)
+        yield from published_figure(own, str(kernel), published)
+    for own in (main, *parts):
+        if own.height:
+            yield from sweep_figures(own, main, own["family"][0], pareto)
 
 
 def _parts(table: pl.DataFrame, *by: str) -> Iterator[tuple[tuple[object, ...], pl.DataFrame]]:
@@ -185,13 +211,30 @@ def _breakdown(grid: _Grid, base: str) -> Iterator[Figure]:
         return
     compared = grid.has("speedup")
     whole = pl.col("latency_s") * pl.col("speedup") if compared else pl.col("latency_s")
-    terms = {_TERMS.get(k, k): c for c in columns for k in [c[len("latency_") : -len("_s")]]}
-    panels = grid.stacked({name: pl.col(column) / whole for name, column in terms.items()})
+    terms = {c: c.removeprefix("latency_").removesuffix("_s") for c in columns}
+    large = columns
+    if len(columns) > _MOST_TERMS:  # colours repeat, and what is small cannot be told apart
+        shares = grid.table.select((pl.col(columns) / whole).max()).row(0, named=True)
+        large = [c for c in columns if (shares[c] or 0.0) >= LEAST_SHARE]
+    parts = {_term(terms[c]): pl.col(c) / whole for c in large}
+    if small := [pl.col(c) for c in columns if c not in large]:
+        parts[OTHERS] = pl.sum_horizontal(small) / whole
+    panels = grid.stacked(parts)
     label = f"latency of {grid.kernel} relative to {base}"
     label = label if compared else f"share of the latency of {grid.kernel}"
     reference = 1.0 if compared else None
     rows = (Row(label, panels),)
     yield Figure("latency_breakdown", "stacked", rows, x_label=grid.x_label, reference=reference)
+
+
+def _term(name: str) -> str:
+    """What a term of the latency is called in a figure.
+
+    >>> _term("1d"), _term("norm_output"), _term("dram.inout1")
+    ('1D array', 'norm output', 'DRAM inout1')
+    """
+    first, _, port = name.partition(".")
+    return f"{_TERMS.get(first, first)} {port}".strip().replace("_", " ")
 
 
 def _family(table: pl.DataFrame, name: str) -> Iterator[Figure]:

@@ -154,6 +154,63 @@ def raised(labels: Sequence[tuple[float, float, float]], pitch: float) -> list[f
     return heights
 
 
+Box = tuple[float, float, float, float]
+"""Left, bottom, right, top."""
+
+
+AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+"""Sides of a point: right, left, above, below, and aslant."""
+
+
+_MOST_COVERED = 0.05  # of its own area, off the page four times as bad
+
+
+def beside(
+    points: Sequence[tuple[float, float]],
+    sizes: Sequence[tuple[float, float]],
+    page: Box,
+    obstacles: Sequence[tuple[float, float]] = (),
+    gap: float = 4.0,
+    around: Sequence[tuple[int, int]] = AROUND,
+) -> list[tuple[float, float] | None]:
+    """Left bottom corners of labels of some `sizes`, each by its point, where they cover least.
+
+    A label keeps off other labels, the points and `obstacles`, and stays on the page as far as it
+    goes; the first place `around` a point that covers nothing is taken, the near ones first. There
+    is none, and None in its stead, where a label would cover much wherever it stood.
+
+    >>> beside([(10, 10), (12, 10)], [(20, 6), (20, 6)], (0, 0, 100, 100))
+    [(14.0, 7.0), (2.0, 14.0)]
+    """
+    done: list[Box] = []
+    corners: list[tuple[float, float] | None] = []
+    marks = [(x - 2, y - 2, x + 2, y + 2) for x, y in (*points, *obstacles)]
+    for (x, y), (wide, high) in zip(points, sizes, strict=True):
+        best, corner = _MOST_COVERED * wide * high, None
+        for far in (gap, 2.5 * gap, 4.5 * gap):
+            for right, up in around:
+                left = x + (right - 1) * wide / 2 + right * far
+                low = y + (up - 1) * high / 2 + up * far * (1.0 if right == 0 else 0.8)
+                box = (left, low, left + wide, low + high)
+                others = (*done, *(m for m in marks if m != (x - 2, y - 2, x + 2, y + 2)))
+                covered = sum(_common(box, other) for other in others)
+                outside = wide * high - _common(box, page)
+                cost = covered + 4 * outside + 1e-3 * far
+                if cost < best - 1e-9:
+                    best, corner = cost, (left, low)
+        corners.append(corner)
+        if corner is not None:
+            done.append((*corner, corner[0] + wide, corner[1] + high))
+    return corners
+
+
+def _common(one: Box, other: Box) -> float:
+    """The area that two boxes share."""
+    wide = min(one[2], other[2]) - max(one[0], other[0])
+    high = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, wide) * max(0.0, high)
+
+
 def group_names(line: Strip, unit_in: float) -> list[tuple[float, str]]:
     """Where the names of the groups stand, and the names, cut when they have to be turned."""
     if names_fit(line, unit_in):

@@ -249,7 +249,7 @@ def test_jobs_draw_the_same_files(tmp_path):
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True))
 
 
-def test_the_shipped_spec_draws_eight_figures():
+def test_the_shipped_spec_draws_nine_figures():
     names = [f.name for f in figures(run_file(experiment_file("fusemax")), "Unfused")]
     assert names == [
         "utilization",
@@ -260,6 +260,7 @@ def test_the_shipped_spec_draws_eight_figures():
         "energy_encoder",
         "latency_breakdown",
         "area_latency",
+        "sweep_area_attention",
     ]
 
 
