@@ -304,7 +304,7 @@ class _Resolver:
             parameters={path: self._at(path) for path in self._values},
             format_bits={name: self._at(f"formats.{name}") for name in schema.formats},
             power_w=self._at("power_w"),
-            resources=need_of(schema.resources, self._at),
+            resources=need_of(schema.resources, self._at) if schema.resources else {},
             device=device.name if device else "",
             device_resources=device.totals if device else {},
         )

@@ -60,6 +60,10 @@ def place(
     """
     template = Template(architecture, NAME)
     kind = _kind(cascade)
+    shown = [e for e in cascade.einsums if e.is_view and not cascade.consumers[e.output.tensor]]
+    if shown:
+        name = shown[0].output.tensor
+        raise refuse(cascade, NAME, f"results that are computed, and {name} is a view")
     given = dict(shape)
     for rank in cascade.ranks.values():  # keys come one by one: a tile of them is a single one
         inner = rank.partition[1:] if kind is attention.phases else ()
@@ -81,7 +85,7 @@ def _kind(cascade: Cascade) -> Callable[[Template, Cascade, Any, Any], tuple[Pha
         product = products[0]
         if any(len(i.variables) > 1 for a in product.operands for i in a.indices if not a.gathers):
             return rows.patches
-        columns = rows.columns_of(product)
+        columns = rows.columns_of(cascade, NAME, product)
         return rows.router if _passes(cascade, einsums, columns) > 1 else rows.linear
     if products:
         raise refuse(cascade, NAME, "attention, or one product of matrices at most")

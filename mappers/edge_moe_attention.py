@@ -54,12 +54,16 @@ def phases(
     ranks = _ranks(template, cascade, scores, second)
     analysis = analysis_of(cascade)
     kernels: dict[tuple[int, bool, bool], list[Einsum]] = {}
+    behind = {second.output.tensor}
     level = 1
     for einsum in ordered:
         if ranks.keys in einsum.ranks:
             level = max(level, analysis.level(einsum.name, ranks.keys))
         alone = options.softmax == "separate" and einsum in (scores, second)
-        kernels.setdefault((level, alone, einsum is second), []).append(einsum)
+        if any(access.tensor in behind for access in einsum.operands):
+            behind.add(einsum.output.tensor)
+        after = einsum.output.tensor in behind
+        kernels.setdefault((level, alone, after), []).append(einsum)
     if options.softmax == "fused":
         joined: dict[int, list[Einsum]] = {}
         for (level, *_), einsums in kernels.items():
@@ -143,9 +147,11 @@ def _kernel(
             depth, stagger = len(around), order.stagger
         else:
             unit = softmax
+            _check_row(template, cascade, ranks, einsum)
             across = (order.across,) if order.across.rank in einsum.ranks else ()
             time, wide = lanes(ranks.heads, shape[ranks.heads], unit.shape[0])
-            loops = (*around, *across, time, wide)
+            own = [Loop(r, r, shape[r]) for r in (ranks.values,) if r in einsum.ranks]
+            loops = (*around, *across, time, *own, wide)
             depth, stagger = len(loops) - 1, None
         nests.append(EinsumMapping(einsum.name, unit.name, loops, depth, stagger=stagger))
     phase = Phase("-".join(dict.fromkeys((kernel[0].name, kernel[-1].name))), tuple(nests), {})
@@ -154,6 +160,20 @@ def _kernel(
         if use.tensor not in kept:
             kept[use.tensor] = _residency(template, cascade, phase, ranks, order, use.tensor)
     return template.finished(cascade, replace(phase, residency=kept), {})
+
+
+def _check_row(template: Template, cascade: Cascade, ranks: _Ranks, einsum: Einsum) -> None:
+    """Raise `InputError` for what is no part of the softmax of a row, or of its results."""
+    rows = {*ranks.outer, ranks.heads, ranks.queries}
+    strange = set(einsum.ranks) - {*_all(ranks), *_parts(cascade, ranks), ranks.values}
+    if not rows <= set(einsum.ranks) or strange or ranks.embedding in einsum.ranks:
+        over = ", ".join(einsum.ranks) or "nothing"
+        raise refuse(
+            cascade,
+            template.mapper,
+            f"a softmax over the keys of each row between two products, and {einsum.name} goes "
+            f"over {over}",
+        )
 
 
 def _residency(
@@ -178,7 +198,8 @@ def _residency(
     here = all(name in nests for name in readers) and bool(readers)
     if cascade.tensors[tensor].role == "intermediate" and here:
         state = generation_ranks(cascade, tensor)
-        if beside == frozenset(readers) and not state:
+        one_array = all(nests[name].array == writer.array for name in readers)
+        if beside == frozenset(readers) and one_array and not state:
             return direct()
         return always(ROWS, tile)
     tiles_ = () if ranks.keys in held else (tile,)

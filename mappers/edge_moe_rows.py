@@ -30,11 +30,20 @@ from sim.mapping import Number
 Shape = MappingABC[str, Number]
 
 
-def columns_of(product: Einsum) -> str:
-    """The rank of a matrix product's result that its weights have."""
+def columns_of(cascade: Cascade, mapper: str, product: Einsum) -> str:
+    """The rank of a matrix product's result that its weights have.
+
+    Raises `InputError` where they have none.
+    """
     _, weights = _sides(product)
     own = [r for r in product.ranks if r.lower() in weights.variables]
-    return next(r for r in own if r not in product.reduction_ranks)
+    own = [r for r in own if r not in product.reduction_ranks]
+    if not own:
+        raise refuse(cascade, mapper, _MATRICES)
+    return own[0]
+
+
+_MATRICES = "a product of two matrices: rows, columns, one sum"
 
 
 def linear(template: Template, cascade: Cascade, shape: Shape, options: Any) -> tuple[Phase, ...]:
@@ -45,7 +54,10 @@ def linear(template: Template, cascade: Cascade, shape: Shape, options: Any) -> 
     """
     product = _product(cascade)
     _, weights = _sides(product)
-    n, k = columns_of(product), _one(product.reduction_ranks, cascade, template)
+    n, k = (
+        columns_of(cascade, template.mapper, product),
+        _one(product.reduction_ranks, cascade, template),
+    )
     r = _one([x for x in product.ranks if x not in (n, k)], cascade, template)
     unit = template.unit("linear")
     n1, n0 = lanes(n, shape[n], unit.shape[1])
@@ -81,7 +93,10 @@ def router(template: Template, cascade: Cascade, shape: Shape, options: Any) -> 
     """A token's features, logits, their statistic, who is chosen, weights: one after the other."""
     product = _product(cascade)
     tokens, weights = _sides(product)
-    x, d = columns_of(product), _one(product.reduction_ranks, cascade, template)
+    x, d = (
+        columns_of(cascade, template.mapper, product),
+        _one(product.reduction_ranks, cascade, template),
+    )
     t = _one([r for r in product.ranks if r not in (x, d)], cascade, template)
     token = Loop(t, t, shape[t])
     analysis = analysis_of(cascade)
@@ -124,7 +139,7 @@ def patches(template: Template, cascade: Cascade, shape: Shape, options: Any) ->
         raise refuse(cascade, template.mapper, "patches of two dimensions")
     unit = template.unit("patches")
     (y, i), (x, j) = (_ordered(product, pair) for pair in windows)
-    d = columns_of(product)
+    d = columns_of(cascade, template.mapper, product)
     outer = [r for r in product.ranks if r not in (y, i, x, j, d, *product.reduction_ranks)]
     inner = [r for r in product.reduction_ranks if r not in (i, j)]
     d1, d0 = lanes(d, shape[d], unit.shape[0])
@@ -279,7 +294,7 @@ def _sides(product: Einsum) -> tuple[Access, Access]:
 def _one(ranks: Sequence[str], cascade: Cascade, template: Template) -> str:
     """The only rank of several. Raises `InputError` where there are more or none."""
     if len(ranks) != 1:
-        raise refuse(cascade, template.mapper, "a product of two matrices: rows, columns, one sum")
+        raise refuse(cascade, template.mapper, _MATRICES)
     return ranks[0]
 
 

@@ -28,7 +28,7 @@ class Use:
     stride, move together (`p+k`): neighbouring tiles overlap there. `fixed` are the indices that
     nothing moves. `asked`: a filter on data reads it, wherever the filters on coordinates leave
     points. An Einsum that reads a tensor in several ways has a `Use` for each (`nth`). Its filters
-    on coordinates bound the ranks `cut`.
+    on coordinates bound the ranks `cut`. What is `gathered` lies where a table of data says.
     """
 
     mapping: EinsumMapping
@@ -40,6 +40,7 @@ class Use:
     asked: bool = False
     nth: int = 0
     cut: frozenset[str] = frozenset()
+    gathered: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,20 @@ class Window:
         """Distinct coordinates that `sizes` (coordinates of each rank) reach.
 
         With `beyond` those behind the end of the tensor count, as the last tile is padded, where
-        nothing is reached twice (a rank in parts).
+        the whole ranks reach nothing twice (a rank in parts).
         """
+        count, span = self._reach(sizes, shape)
+        distinct = count if self.scattered else np.minimum(count, span)
+        inside = np.minimum(distinct, self.extent.evaluate(shape, {}))
+        if not beyond or np.all(inside == count):
+            return inside
+        points, width = self._reach({rank: shape[rank] for rank in self.ranks}, shape)
+        return np.where(points <= width, count, inside)
+
+    def _reach(
+        self, sizes: Mapping[str, Number], shape: Mapping[str, Number]
+    ) -> tuple[Number, Number]:
+        """How many values the index takes, each of its terms by itself, and from where to where."""
         count: Number = 1.0
         span: Number = 1.0
         for term in self.index.terms:
@@ -87,20 +100,26 @@ class Window:
             shifts = [0, *(shift.evaluate(shape, {}) for shift in self.shifts)]
             count = count * len(shifts)
             span = span + reduce(np.maximum, shifts) - reduce(np.minimum, shifts)
-        once = count <= span
-        if not self.scattered:
-            count = np.minimum(count, span)
-        inside = np.minimum(count, self.extent.evaluate(shape, {}))
-        return np.where(once & beyond, count, inside)
+        return count, span
 
 
-def words_of(use: Use, loops: Sequence[Loop], shape: Mapping[str, Number]) -> Number:
-    """Words of the tensor that the loops reach, an overlap of windows counted once."""
+def words_of(
+    use: Use, loops: Sequence[Loop], shape: Mapping[str, Number], padded: bool = False
+) -> Number:
+    """Words of the tensor that the loops reach, an overlap of windows counted once.
+
+    Those of a `padded` tile are what `true_share` is the share of.
+    """
     words = product(loops, use.ranks.difference(*(w.ranks for w in use.windows)))
     for window in use.windows:
         sizes = {rank: product(loops, frozenset({rank})) for rank in window.ranks}
-        words = words * window.words(sizes, shape)
+        words = words * window.words(sizes, shape, padded and _pads(use, window))
     return words
+
+
+def _pads(use: Use, window: Window) -> bool:
+    """Whether coordinates behind the end of the tensor count, before the true share is taken."""
+    return not window.scattered and not window.ranks & use.cut
 
 
 @dataclass
@@ -264,6 +283,7 @@ def _touch(cascade: Cascade, alike: Sequence[Shown]) -> dict[str, Any]:
         "writes": False,
         "windows": tuple(windows),
         "fixed": tuple(fixed),
+        "gathered": bool(touched.scattered),
     }
 
 
@@ -391,11 +411,10 @@ def _both_ways(
     when: Mask,
 ) -> None:
     """Operands are read; results are written, and read too where they are accumulated."""
-    single = any(window.scattered for window in use.windows)
-    result.move(memory, use.tensor, words, use.writes, when, single)
+    result.move(memory, use.tensor, words, use.writes, when, use.gathered)
     if use.writes and np.any(moved.accumulates):
         again = np.where(moved.accumulates, words, 0.0)
-        result.move(memory, use.tensor, again, False, when, single)
+        result.move(memory, use.tensor, again, False, when, use.gathered)
 
 
 def array_side(cascade: Cascade, use: Use, shape: Mapping[str, Number]) -> Visits:
@@ -419,7 +438,7 @@ def visited(
     loops = use.mapping.loops
     found = visits(loops, use.ranks, position, retain)
     found = replace(found, count=found.count + _behind(use, shape, found, position))
-    words = found.words if not use.windows else words_of(use, loops[position:], shape)
+    words = found.words if not use.windows else words_of(use, loops[position:], shape, True)
     overlapping = frozenset(r for w in use.windows if not w.scattered for r in w.ranks)
     moving = frozenset(rank.lower() for rank in use.ranks - overlapping)
     left = [_parts(cascade, each, shape, found, position, moving) for each in (use, *others)]
@@ -440,7 +459,24 @@ def stagger_iterations(mapping: EinsumMapping, shape: Mapping[str, Number]) -> N
     first = next((loop for loop in mapping.loops if loop.spatial), None)
     if mapping.stagger is None or first is None:
         return np.float64(0)
-    return np.mod(np.asarray(shape[first.rank], dtype=np.float64) - 1, first.extent)
+    last = np.mod(np.asarray(shape[first.rank], dtype=np.float64) - 1, first.extent)
+    going = mapping.temporal[len(apart(mapping)) : mapping.position(mapping.stagger)]
+    waves = product(going, frozenset({first.rank}))
+    # with few iterations a wavefront, the last PE is not yet through its tile of the one before
+    still = np.where(waves > 1, first.extent - 1 - product(going) / waves, 0.0)
+    return np.maximum(last, still)
+
+
+def apart(mapping: EinsumMapping) -> tuple[Loop, ...]:
+    """The loops outside of those that staggered PEs go through: each iteration ends by itself.
+
+    Beyond them is other data (keys of another sequence) that a PE which is behind has no use for.
+    """
+    first = next((loop for loop in mapping.loops if loop.spatial), None)
+    if mapping.stagger is None or first is None:
+        return ()
+    own = [loop.rank == first.rank or loop.name == mapping.stagger for loop in mapping.temporal]
+    return mapping.temporal[: own.index(True)]
 
 
 def _behind(use: Use, shape: Mapping[str, Number], found: Visits, position: int) -> Number:
@@ -451,10 +487,10 @@ def _behind(use: Use, shape: Mapping[str, Number], found: Visits, position: int)
     first = next((loop for loop in nest.loops if loop.spatial), None)
     if first is None or first.rank in use.ranks:
         return 0.0
-    inside: Number = 1.0
-    for trips in found.trips[nest.position(nest.stagger) :]:
-        inside = inside * trips
-    return stagger_iterations(nest, shape) * inside
+    again: Number = 1.0
+    for trips in (*found.trips[: len(apart(nest))], *found.trips[nest.position(nest.stagger) :]):
+        again = again * trips
+    return stagger_iterations(nest, shape) * again
 
 
 def _parts(
@@ -505,7 +541,7 @@ def true_share(shape: Mapping[str, Number], use: Use) -> Number:
             continue
         padded = {rank: product(use.mapping.loops, frozenset({rank})) for rank in window.ranks}
         true = {rank: shape[rank] for rank in window.ranks}
-        whole = window.words(padded, shape, beyond=not window.scattered)
+        whole = window.words(padded, shape, beyond=_pads(use, window))
         share = share * window.words(true, shape) / whole
     return share
 

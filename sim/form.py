@@ -66,6 +66,7 @@ def _residency(mapping: Mapping, phase: Phase) -> Iterator[str]:
         if not np.all(sum(np.asarray(option.when, dtype=int) for option in options) == 1):
             yield f"{tensor} must have exactly one residency at every point"
         outside = any(option.residency.home == order[0] for option in options)
+        outside = outside or (einsum, tensor) in phase.spilled
         if ports and outside and phase.ports.get(tensor) not in ports:
             yield f"{tensor} needs a port of {order[0]}: {', '.join(ports)}"
         for option in options:

@@ -94,7 +94,8 @@ class EinsumMapping:
     A pipelined loop that `restarts` runs empty in every iteration of the loop of that name; without
     it, once in the phase. `stagger` names a loop along which each PE of the first spatial loop
     begins its tile one iteration behind the PE before, and ends as much later: it wraps around, and
-    only the last PEs of all make the nest longer (`stagger_iterations`).
+    only the last PEs of all make the nest longer (`stagger_iterations`), in each iteration of loops
+    outside of all these.
     """
 
     einsum: str

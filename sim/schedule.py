@@ -9,7 +9,7 @@ import numpy as np
 
 from archs import Architecture, ComputeArray
 from einsum_cascade import Cascade
-from sim.accesses import Tally, stagger_iterations, worked_share
+from sim.accesses import Tally, apart, stagger_iterations, worked_share
 from sim.folds import folds_of
 from sim.mapping import EinsumMapping, Number, Phase, shared_loops
 from sim.nest import product
@@ -73,7 +73,8 @@ def einsum_cycles(
     iterations = product(mapping.temporal) * worked
     if mapping.stagger is not None:
         inside = mapping.temporal[mapping.position(mapping.stagger) :]
-        iterations = iterations + stagger_iterations(mapping, shape) * product(inside)
+        alone = product(apart(mapping)) * product(inside)
+        iterations = iterations + stagger_iterations(mapping, shape) * alone
     cycles = iterations * point_cycles(cascade, array, mapping)
     if array.loop is not None and mapping.restarts is not None:
         outside = mapping.temporal[: mapping.position(mapping.restarts)]
@@ -90,21 +91,24 @@ def _emptying(array: ComputeArray) -> Number:
     return np.maximum(0.0, array.loop.depth_cycles - array.loop.interval_cycles)
 
 
-def carried(architecture: Architecture, phase: Phase) -> frozenset[str]:
-    """Einsums that take no time of their own: a pipelined loop works on them with another.
+def carried(architecture: Architecture, phase: Phase) -> dict[str, str]:
+    """Einsums that take no time of their own, each with that in whose pipelined loop it is.
 
     That other one, on the same array, has all the loops that they have, and shares these. What has
     equally many is one loop; the first of them stands for it.
     """
-    result = set()
+    result = {}
     looped = [m for m in phase.einsums if architecture.array(m.array).loop is not None]
-    for at, m in enumerate(looped):
-        for other_at, other in enumerate(looped):
-            if other is m or other.array != m.array or shared_loops(m, other) < len(m.temporal):
-                continue
-            if (len(other.temporal), -other_at) > (len(m.temporal), -at):
-                result.add(m.einsum)
-    return frozenset(result)
+    for m in looped:
+        together = [
+            other
+            for other in looped
+            if other is m or (other.array == m.array and shared_loops(m, other) == len(m.temporal))
+        ]
+        longest = max(together, key=lambda other: len(other.temporal))
+        if longest is not m:
+            result[m.einsum] = longest.einsum
+    return result
 
 
 def timing(
@@ -124,11 +128,11 @@ def timing(
     clock = architecture.clock_hz
     along = carried(architecture, phase)
     cycles = {
-        m.einsum: np.float64(0)
-        if m.einsum in along
-        else einsum_cycles(cascade, architecture, shape, m, phase)
-        for m in phase.einsums
+        m.einsum: einsum_cycles(cascade, architecture, shape, m, phase) for m in phase.einsums
     }
+    for einsum, loop in along.items():  # a filter may leave it more iterations
+        cycles[loop] = np.maximum(cycles[loop], cycles[einsum])
+        cycles[einsum] = np.float64(0)
     on = {m.einsum: m.array for m in phase.einsums}
     arrays = [array.name for array in architecture.arrays]
     busy: dict[str, Number] = {name: np.float64(0) for name in arrays}
@@ -179,8 +183,10 @@ def _moving(
         if not ahead:
             words = words + tally.read_words.get(memory.name, 0.0)
             words = words + tally.write_words.get(memory.name, 0.0)
-        early = sum((tally.words_by_tensor.get((memory.name, t), 0.0) for t in phase.ahead), 0.0)
-        words = words + early if ahead else words - early
+        if memory is outermost:
+            moved = (tally.words_by_tensor.get((memory.name, t), 0.0) for t in phase.ahead)
+            early = sum(moved, np.float64(0))
+            words = words + early if ahead else words - early
         seconds[memory.name] = words * architecture.word_bytes / memory.bandwidth_bytes_per_s
     for port in outermost.ports:
         ways: dict[tuple[bool, bool], Number] = {}

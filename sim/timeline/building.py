@@ -347,7 +347,8 @@ class Builder:
         temporal = len(m.temporal)
         position = temporal if tile is None else m.position(tile.below)
         depth = position if tile is not None and not tile.retain else moving(use, position)
-        words = float(words_of(use, m.loops[position:], shape))
+        words = float(words_of(use, m.loops[position:], shape, padded=True))
+        words *= float(self.phase.element_words.get(use.tensor, 1.0))
         share = float(worked_share(self.cascade, m, shape, depth))
         return depth, words * share * float(true_share(shape, use))
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from math import prod
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from archs import load_architecture
 from einsum_cascade import parse_cascade
@@ -19,8 +22,11 @@ def cascade_with(expression, ranks, inputs, extra=""):
     )
 
 
+ARCHITECTURE = load_architecture("flat-cloud").resolve({})
+
+
 def priced(cascade, shape, loops, tiles, array="2d"):
-    architecture = load_architecture("flat-cloud").resolve({})
+    architecture = ARCHITECTURE
     home = architecture.memories[0].name
     buffer = architecture.memories[1].name
     residency = {
@@ -84,6 +90,63 @@ def test_a_window_overlaps_itself():
     assert found.infeasible[0] is None
     # every tile of 16 results needs 16 + 4 neighbours, not 16 * 5
     assert found.traffic_by_tensor_bytes["A"][0] == pytest.approx(2 * (p // tile) * (tile + k - 1))
+
+
+@given(*[st.integers(1, 5)] * 2, *[st.integers(1, 6)] * 2, st.integers(1, 3))
+@settings(max_examples=60)
+def test_a_rank_in_parts_is_moved_once(outer, m0, tile, inner, rows):
+    """Whatever pads the last tile, or the only one: `m1*M0 + m0` reaches every word once."""
+    cascade = parse_cascade(
+        "{name: parts, ranks: {P: p, M: {about: m, partition: [M1, M0]}, M1: {}, M0: {}},"
+        " inputs: ['A[m]', 'Q[p]'], body: ['B[m1,m0] = A[m1*M0+m0]', 'Y[p] = B[m1,m0] * Q[p]']}"
+    )
+    m = outer * m0
+    shape = {"P": rows, "M": m, "M1": outer, "M0": m0}
+    loops = (
+        Loop("P", "P", rows),
+        Loop("M1b", "M1", -(-outer // tile)),
+        Loop("M0b", "M0", -(-m0 // inner)),
+        Loop("M1a", "M1", tile),
+        Loop("M0a", "M0", inner, True),
+    )
+    for below in (None, "P", "M1b", "M0b"):
+        found = priced(cascade, shape, loops, {"A": [below]}, "1d")
+        assert found.infeasible[0] is None
+        outside = [loop.extent for loop in loops[1 : [None, "P", "M1b", "M0b"].index(below)]]
+        times = rows if prod(outside) > 1 else 1  # one tile alone stays for all rows
+        assert found.traffic_by_tensor_bytes["A"][0] == pytest.approx(2 * m * times)
+
+
+@given(
+    st.integers(1, 9), st.integers(1, 5), st.integers(1, 5), st.integers(1, 4), st.integers(1, 5)
+)
+@settings(max_examples=80)
+def test_windows_with_a_stride(p, k, stride, tile, inner):
+    """Never fewer words than there are different ones, nor more than the tiles have in all."""
+    cascade = parse_cascade(
+        "{name: patches, ranks: {P: p, K: k, X: {}}, parameters: {S: stride},"
+        " inputs: ['A[x]', 'W[k]'], outputs: [Y], body: ['Y[p] = A[S*p+k] * W[k]']}"
+    )
+    shape = {"P": p, "K": k, "X": stride * (p - 1) + k, "S": stride}
+    loops = (
+        Loop("P1", "P", -(-p // tile)),
+        Loop("K1", "K", -(-k // inner)),
+        Loop("P0", "P", tile),
+        Loop("K0", "K", inner),
+    )
+    found = priced(cascade, shape, loops, {"A": ["K1"]}, "1d")
+    assert found.infeasible[0] is None
+    tiles = [
+        {stride * (a * tile + i) + b * inner + j for i in range(tile) for j in range(inner)}
+        for a in range(-(-p // tile))
+        for b in range(-(-k // inner))
+    ]
+    reached = {stride * i + j for i in range(p) for j in range(k)}
+    words = found.traffic_by_tensor_bytes["A"][0] / 2
+    assert words >= len(reached) * (1 - 1e-9)
+    assert words <= sum(map(len, tiles)) * (1 + 1e-9)
+    if stride >= k:  # patches: nothing is reached twice
+        assert words == pytest.approx(p * k)
 
 
 def test_a_table_of_data_scatters():
