@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ from explore.networks import network_evaluation
 from explore.points import Points
 from explore.schema import LARGEST, GrowSchema
 from explore.spec import Design, Grid
-from explore.waiting import compute_s
 from sim import Evaluation, combine, evaluate
 from workloads import linear_layers
 
@@ -46,8 +45,7 @@ class DesignResult:
     """A design at all points of a grid: swept and derived values, an evaluation a kernel.
 
     `unmet` says for each point which rule of the spec could not be met there, or is None.
-    `refusal` is the error of a design that can be placed at no point. `compute_s` is, for kernels
-    of one mapping, what the latency were if all data came in time.
+    `refusal` is the error of a design that can be placed at no point.
     """
 
     design: Design
@@ -56,7 +54,6 @@ class DesignResult:
     kernels: dict[str, Evaluation]
     unmet: Array
     refusal: InputError | None = None
-    compute_s: dict[str, Array] = field(default_factory=dict)
 
 
 def evaluate_design(grid: Grid, design: Design, accounting: str) -> DesignResult:
@@ -95,9 +92,9 @@ def evaluate_design(grid: Grid, design: Design, accounting: str) -> DesignResult
 def _evaluated(grid: Grid, design: Design, points: Points, accounting: str) -> DesignResult:
     """A design at points that can all be placed, else InputError."""
     values, unmet = _settled(grid, design, points, accounting)
-    kernels, compute = _kernels(grid, design, points, accounting, values)
+    kernels = _kernels(grid, design, points, accounting, values)
     full = {name: np.broadcast_to(value, (len(points),)) for name, value in values.items()}
-    return DesignResult(design, points, full, kernels, unmet, compute_s=compute)
+    return DesignResult(design, points, full, kernels, unmet)
 
 
 def _refused(
@@ -143,8 +140,7 @@ def _among_all(found: DesignResult, points: Points, good: Array, reasons: Array)
     values = spread(found.values) | points.swept
     unmet = np.where(good, spread(found.unmet), reasons)
     kernels = {kernel: whole(evaluation) for kernel, evaluation in found.kernels.items()}
-    compute = spread(found.compute_s)
-    return DesignResult(found.design, points, values, kernels, unmet, compute_s=compute)
+    return DesignResult(found.design, points, values, kernels, unmet)
 
 
 def _nowhere(reasons: Array) -> Evaluation:
@@ -152,6 +148,7 @@ def _nowhere(reasons: Array) -> Evaluation:
     nothing = np.full(len(reasons), np.nan)
     return Evaluation(
         latency_s=nothing,
+        compute_s=nothing,
         traffic_bytes=nothing,
         energy_pj=nothing,
         area_um2=nothing,
@@ -275,6 +272,7 @@ def result_names(evaluation: Evaluation) -> dict[str, Array]:
     columns |= {f"util_{array}": v for array, v in evaluation.util.items()}
     columns |= {f"util_{a}.{einsum}": v for (a, einsum), v in evaluation.util_by_einsum.items()}
     columns["lower_bound_bytes"] = evaluation.lower_bound_bytes
+    columns["compute_s"] = evaluation.compute_s
     for name, seconds in evaluation.kernel_latency_s.items():
         columns[f"kernel_{name.replace(' ', '_')}_s"] = seconds
     columns |= {name.lower(): need for name, need in evaluation.resources.items()}
@@ -336,14 +334,10 @@ def _extent(rank: str, value: Array, place: Place) -> Array:
 
 def _kernels(
     grid: Grid, design: Design, points: Points, accounting: str, values: dict[str, Array]
-) -> tuple[dict[str, Evaluation], dict[str, Array]]:
-    """Each kernel, and how long those compute that are one mapping."""
-    result, compute = {}, {}
+) -> dict[str, Evaluation]:
+    result = {}
     if {"attention", "encoder"} & set(grid.kernels):
-        mapping = attention_mapping(grid, design, points, values)
-        result["attention"] = attention = evaluate(mapping, accounting)  # type: ignore[arg-type]
-        if "attention" in grid.kernels:
-            compute["attention"] = compute_s(mapping)
+        result["attention"] = attention = _attention(grid, design, points, accounting, values)
     if "network" in grid.kernels:
         architecture = design_architecture(design, values)
         result["network"] = network_evaluation(grid, design, points, architecture, accounting)
@@ -351,7 +345,7 @@ def _kernels(
         architecture = design_architecture(design, values)
         linear = linear_evaluation(grid, architecture, points, accounting, design)
         result["encoder"] = combine([attention, linear])
-    return {kernel: result[kernel] for kernel in grid.kernels}, compute
+    return {kernel: result[kernel] for kernel in grid.kernels}
 
 
 @lru_cache(maxsize=1)

@@ -49,8 +49,6 @@ def rows_of(grid: Grid, result: DesignResult) -> pl.DataFrame:
         # a design that can be placed nowhere has no terms to compare
         bottleneck = np.where(bad, None, found.bottleneck if found.latency_terms_s else None)
         named = {**result_names(found), **_by_dimension(result, found.util)}
-        if kernel in result.compute_s:
-            named["compute_s"] = result.compute_s[kernel]
         figures = {n: v if n == "area_um2" else np.where(bad, np.nan, v) for n, v in named.items()}
         columns |= {**figures, "bottleneck": bottleneck}
         columns |= {"mapping": found.mapping_notes, "reason": reason}

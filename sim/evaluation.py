@@ -27,6 +27,7 @@ Terms = Mapping[str, Number]
 class Evaluation:
     """Costs of design points, every number an array of one entry a point.
 
+    `compute_s` is what the latency would be if memories gave everything at once.
     `latency_terms_s` adds up to `latency_s`. `busy_s` is how long each array and memory works.
     `slot_seconds` is, for each array and Einsum, the time its work would take on the whole array;
     over the latency it is the utilization. `kernel_latency_s` is that of each kernel where several
@@ -36,6 +37,7 @@ class Evaluation:
     """
 
     latency_s: Number
+    compute_s: Number
     traffic_bytes: Number
     energy_pj: Number
     area_um2: Number
@@ -177,6 +179,7 @@ def _evaluate_phase(
 
     evaluation = Evaluation(
         latency_s=full(timed.latency_s),
+        compute_s=full(timed.compute_s),
         traffic_bytes=full(sum(by_tensor.values(), np.float64(0))),
         energy_pj=full(sum(energy.values())),
         area_um2=full(architecture.area_um2),
@@ -228,7 +231,7 @@ _TERMS = (
     "traffic_by_tensor_bytes",
     "kernel_latency_s",
 )
-_TOTALS = ("latency_s", "traffic_bytes", "energy_pj")
+_TOTALS = ("latency_s", "compute_s", "traffic_bytes", "energy_pj")
 
 
 def _mapped(

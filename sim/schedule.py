@@ -22,10 +22,12 @@ class Timing:
     """Seconds of a phase.
 
     `terms_s` names what the latency consists of (arrays, memories, stalls) and adds up to it;
-    `busy_s` is how long each array and each memory with a bandwidth works.
+    `busy_s` is how long each array and each memory with a bandwidth works. `compute_s` is what the
+    phase takes if memories give everything at once.
     """
 
     latency_s: Number
+    compute_s: Number
     terms_s: Mapping[str, Number]
     busy_s: Mapping[str, Number]
 
@@ -143,7 +145,7 @@ def timing(
     fill = _fill_cycles(architecture, phase) / clock
     if not phase.steps:
         everything = {**busy, **memories}
-        latency = _longest(everything)
+        computing, latency = _longest(busy), _longest(everything)
         terms = _attribute(everything, latency)
         terms[STALL] = np.float64(0)
     else:
@@ -155,7 +157,7 @@ def timing(
             for name, share in _attribute(beside, _longest(beside)).items():
                 terms[name] = terms[name] + share
         terms[STALL] = np.asarray(phase.stall_cycles / clock)[()]
-        latency = sum(terms.values())
+        computing = latency = sum(terms.values())
         for name, needed in memories.items():
             terms[name] = np.maximum(0.0, needed - latency)
             latency = latency + terms[name]
@@ -164,7 +166,7 @@ def timing(
         terms[name] = terms[name] + share
         memories[name] = memories[name] + before[name]
     terms[STALL] = terms[STALL] + fill
-    return Timing(latency + first + fill, terms, {**busy, **memories})
+    return Timing(latency + first + fill, computing + fill, terms, {**busy, **memories})
 
 
 def _moving(
