@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from collections.abc import Mapping as MappingABC
 from dataclasses import replace
 from typing import Any
@@ -54,11 +54,7 @@ def linear(template: Template, cascade: Cascade, shape: Shape, options: Any) -> 
     """
     product = _product(cascade)
     _, weights = _sides(product)
-    n, k = (
-        columns_of(cascade, template.mapper, product),
-        _one(product.reduction_ranks, cascade, template),
-    )
-    r = _one([x for x in product.ranks if x not in (n, k)], cascade, template)
+    r, n, k = _matrix(cascade, template, product)
     unit = template.unit("linear")
     n1, n0 = lanes(n, shape[n], unit.shape[1])
     k1, k0 = lanes(k, shape[k], unit.shape[0])
@@ -93,11 +89,7 @@ def router(template: Template, cascade: Cascade, shape: Shape, options: Any) -> 
     """A token's features, logits, their statistic, who is chosen, weights: one after the other."""
     product = _product(cascade)
     tokens, weights = _sides(product)
-    x, d = (
-        columns_of(cascade, template.mapper, product),
-        _one(product.reduction_ranks, cascade, template),
-    )
-    t = _one([r for r in product.ranks if r not in (x, d)], cascade, template)
+    t, x, d = _matrix(cascade, template, product)
     token = Loop(t, t, shape[t])
     analysis = analysis_of(cascade)
     last = max(analysis.level(e.name, x) for e in _computed(cascade) if x in e.ranks)
@@ -291,11 +283,16 @@ def _sides(product: Einsum) -> tuple[Access, Access]:
     return (one, other) if rows[0] in mine else (other, one)
 
 
-def _one(ranks: Sequence[str], cascade: Cascade, template: Template) -> str:
-    """The only rank of several. Raises `InputError` where there are more or none."""
-    if len(ranks) != 1:
+def _matrix(cascade: Cascade, template: Template, product: Einsum) -> tuple[str, str, str]:
+    """The ranks of a product of matrices: of its rows, its columns, and its sum.
+
+    Raises `InputError` where there is not one of each.
+    """
+    columns = columns_of(cascade, template.mapper, product)
+    rows = [r for r in product.ranks if r != columns and r not in product.reduction_ranks]
+    if len(rows) != 1 or len(product.reduction_ranks) != 1:
         raise refuse(cascade, template.mapper, _MATRICES)
-    return ranks[0]
+    return rows[0], columns, product.reduction_ranks[0]
 
 
 def _ordered(product: Einsum, pair: Collection[str]) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from mappers.grouping import Group, Place
 from mappers.roles import states, supports, tiles
 from sim import IN_ARRAY, EinsumMapping, Loop, Mapping, Option, Phase, Residency, Tile, always
 from sim.accesses import analysis_of, iterated_ranks
-from sim.mapping import Mask, Number
+from sim.mapping import Mask, Number, shared_loops
 from sim.nest import product
 
 Keep = Literal["all", "each", "tile", "wave"]
@@ -274,15 +274,6 @@ def _binding(
     return one, [r for r in (lanes,) if r is not None]
 
 
-def _common(a: EinsumMapping, b: EinsumMapping) -> int:
-    depth = 0
-    for first, second in zip(a.loops[: a.shared], b.loops[: b.shared], strict=False):
-        if first.name != second.name:
-            break
-        depth += 1
-    return depth
-
-
 def _below(nest: EinsumMapping, depth: int) -> str | None:
     return nest.loops[depth - 1].name if depth else None
 
@@ -323,12 +314,12 @@ def _made(on: Mapping, placed: list[_Placed]) -> _Residencies:
             result[tensor] = _leaving(on, tensor, writer, using, outermost, buffer)
         elif tensor in running:
             depth = _before_iteration(cascade, tensor, writer.nest)
-            depth = min([depth, *(_common(writer.nest, p.nest) for p in using if p != writer)])
+            depth = min([depth, *(shared_loops(writer.nest, p.nest) for p in using if p != writer)])
             result[tensor] = always(buffer, Tile(buffer, _below(writer.nest, depth)))
         elif not using:
             result[tensor] = always(outermost)
         else:
-            depth = min(_common(writer.nest, p.nest) for p in using)
+            depth = min(shared_loops(writer.nest, p.nest) for p in using)
             crossing = any(p.nest.array != writer.nest.array for p in using)
             kept = Tile(buffer, _below(writer.nest, depth), copies=2 if crossing else 1)
             result[tensor] = tuple(
@@ -431,7 +422,7 @@ def _forwards(on: Mapping, writer: _Placed, reader: _Placed) -> Mask:
     w, r = writer.nest, reader.nest
     cascade, architecture = on.cascade, on.architecture
     ranks = {v.upper() for v in writer.einsum.output.variables}
-    common = _common(w, r)
+    common = shared_loops(w, r)
     if w.array == r.array:
         if [lp.name for lp in w.loops] == [lp.name for lp in r.loops]:
             analysis = analysis_of(cascade)
