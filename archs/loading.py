@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -89,22 +88,18 @@ def load_architecture(
 
 
 def _no_typo(file: ArchitectureFile) -> None:
-    """A parameter that nothing uses, and that is nearly called like one that something uses."""
+    """A parameter that nothing uses changes nothing, whatever its author thinks."""
     numbers = file.parameters().values()
     used = {name for number in numbers if isinstance(number, Expression) for name in number.names}
-    known = [name for name in file.schema.parameters if name in used]
     for name in file.schema.parameters:
-        if name not in used and get_close_matches(name, known, 1, _NEARLY):
+        if name not in used:
+            known = [parameter for parameter in file.schema.parameters if parameter in used]
             raise InputError(
                 f"no number of architecture {file.name!r} depends on parameter {name!r}",
                 file.document.place("parameters", name),
                 allowed=known,
                 found=name,
             )
-
-
-_NEARLY = 0.8
-"""From so alike on, two names are taken for one and a typo of it."""
 
 
 def _collect(
@@ -136,9 +131,26 @@ def _collect(
         raise InputError("'extends' names an architecture or a file", document.place("extends"))
     above, chain = _collect(parent, base, document.place("extends"), (*chain, parent))
     _refuse_typos(document, above)
+    if above.data.get("power_w") and "power_w" not in data and _is_device(document, data):
+        raise InputError(
+            f"another device draws another power than that of {above.data['name']!r}: give power_w "
+            f"(0 leaves energy out)",
+            document.place("device"),
+        )
     whole = merged(above.data, data)
     # memories and arrays keep the order of the file that introduces them
     return Document(document.file, whole, document._root), chain
+
+
+def _is_device(document: Document, data: Mapping[str, Any]) -> bool:
+    """Whether a file sets a device that there is; another one is refused with the rest."""
+    if not isinstance(data.get("device"), (str, dict)):
+        return False
+    try:
+        load_device(data["device"], Path(document.file).parent)
+    except InputError:
+        return False
+    return True
 
 
 def _refuse_typos(document: Document, above: Document) -> None:

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 EXPLORE = [sys.executable, "-m", "explore"]
 COMMANDS = [  # name, arguments, target seconds, target megabytes
     ("whole FuseMax spec with figures", "run experiments/fusemax.yaml --out {out}", 5.0, 500),
+    ("100,000 FPGA configurations", "run benchmarks/templates.yaml --out {out}", 30.0, None),
     ("help", "--help", 0.3, None),
     ("passes of a cascade", "passes attention-3pass", None, None),
     ("validate", "validate", None, None),

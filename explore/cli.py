@@ -578,7 +578,7 @@ def _print_resources(rows: list[Resources]) -> None:
 
     if rows:
         cells = [(row.design, row.device, *(cell(row, kind) for kind in kinds)) for row in rows]
-        title = "FPGA resources, estimated, and their share of the device"
+        title = "FPGA resources (estimates, unvalidated) and their share of the device"
         _print_table(title, ["design", "device", *kinds], cells)
 
 

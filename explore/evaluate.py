@@ -273,8 +273,6 @@ def result_names(evaluation: Evaluation) -> dict[str, Array]:
     columns |= {f"util_{a}.{einsum}": v for (a, einsum), v in evaluation.util_by_einsum.items()}
     columns["lower_bound_bytes"] = evaluation.lower_bound_bytes
     columns["compute_s"] = evaluation.compute_s
-    for name, seconds in evaluation.kernel_latency_s.items():
-        columns[f"kernel_{name.replace(' ', '_')}_s"] = seconds
     columns |= {name.lower(): need for name, need in evaluation.resources.items()}
     return columns
 

@@ -135,10 +135,18 @@ def _priced(
     ends = np.cumsum([len(job.points) for job in jobs])
     starts = np.concatenate([[0], ends[:-1]])
     parts = [costs[int(a) : int(b)] for a, b in zip(starts, ends, strict=True)]
+    apart = mappers.places_networks(mapper) and len(costs.kernel_latency_s) > 1
     return [
-        replace(part, kernel_latency_s={job.kernel.name: part.latency_s})
+        replace(part, kernel_latency_s=_named(job.kernel.name, part, apart))
         for job, part in zip(jobs, parts, strict=True)
     ]
+
+
+def _named(kernel: str, part: Evaluation, apart: bool) -> dict[str, Any]:
+    """The latency of a kernel, or of each of its phases where these are kernels themselves."""
+    if not apart:
+        return {kernel: part.latency_s}
+    return {f"{kernel} {phase}": s for phase, s in part.kernel_latency_s.items()}
 
 
 def _fields(evaluation: Evaluation) -> dict[str, Any]:

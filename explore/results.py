@@ -49,7 +49,13 @@ def rows_of(grid: Grid, result: DesignResult) -> pl.DataFrame:
         # a design that can be placed nowhere has no terms to compare
         bottleneck = np.where(bad, None, found.bottleneck if found.latency_terms_s else None)
         named = {**result_names(found), **_by_dimension(result, found.util)}
-        figures = {n: v if n == "area_um2" else np.where(bad, np.nan, v) for n, v in named.items()}
+        # where nothing has an energy, it is unknown, not 0
+        named["energy_pj"] = np.where(named["energy_pj"] == 0, np.nan, named["energy_pj"])
+        if kernel == "network":
+            each = found.kernel_latency_s.items()
+            named |= {f"kernel_{name.replace(' ', '_')}_s": seconds for name, seconds in each}
+        sizes = {"area_um2", *(kind.lower() for kind in found.resources)}
+        figures = {n: v if n in sizes else np.where(bad, np.nan, v) for n, v in named.items()}
         columns |= {**figures, "bottleneck": bottleneck}
         columns |= {"mapping": found.mapping_notes, "reason": reason}
         texts = {"design", "family", "model", "kernel", "bottleneck", "mapping", "reason"}

@@ -225,7 +225,8 @@ class FamilySchema(Strict):
     @model_validator(mode="after")
     def _some_design(self) -> FamilySchema:
         if (self.design is None) == (self.designs is None):
-            raise InputError("a family needs a design, or designs", allowed=("design", "designs"))
+            both = "not both" if self.design else "and has neither"
+            raise InputError(f"a family has a design, or designs, {both}", keys=("designs",))
         return self
 
 

@@ -39,8 +39,9 @@ class Options(BaseModel):
     without it, rows of keys in parallel for one query. `softmax`: with the products as far as
     passes allow, or every pass of it as a kernel of its own. `experts`: all tokens of an expert one
     after the other, or each token with the experts it goes to, whose weights it brings. `loads`:
-    which weights come while another kernel computes: those of experts (as in the published code),
-    all, or none.
+    which matrices of weights come while a kernel computes: of linear layers those of experts alone
+    (as in the published code), all (`overlapped`), or none (`serial`). The router's come ahead with
+    the first, and those of patches alongside, unless all, or none, do.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

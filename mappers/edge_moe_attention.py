@@ -52,6 +52,10 @@ def phases(
     ordered = [e for e in cascade.order if e in computing(cascade)]
     scores, second = (e for e in ordered if is_product(e))
     ranks = _ranks(template, cascade, scores, second)
+    for einsum in ordered:
+        if einsum.filters or einsum.data_filters:
+            need = f"attention of all queries to all keys, and {einsum.name} leaves some out"
+            raise refuse(cascade, template.mapper, f"{need}: the units go through all of them")
     analysis = analysis_of(cascade)
     kernels: dict[tuple[int, bool, bool], list[Einsum]] = {}
     behind = {second.output.tensor}
@@ -154,7 +158,8 @@ def _kernel(
             loops = (*around, *across, time, *own, wide)
             depth, stagger = len(loops) - 1, None
         nests.append(EinsumMapping(einsum.name, unit.name, loops, depth, stagger=stagger))
-    phase = Phase("-".join(dict.fromkeys((kernel[0].name, kernel[-1].name))), tuple(nests), {})
+    made = {m.array for m in nests} & {"scores", "values"}
+    phase = Phase(" and ".join(sorted(made)) or f"softmax {kernel[-1].name}", tuple(nests), {})
     kept = {}
     for use in uses(cascade, phase):
         if use.tensor not in kept:

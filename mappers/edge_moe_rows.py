@@ -11,7 +11,7 @@ import numpy as np
 
 from einsum_cascade import Access, Cascade, Einsum
 from einsum_cascade.views import asked
-from mappers.roles import refuse, tiles
+from mappers.roles import refuse, supports, tiles
 from mappers.template import (
     PIXEL,
     ROWS,
@@ -77,7 +77,7 @@ def linear(template: Template, cascade: Cascade, shape: Shape, options: Any) -> 
     expert = _is_expert(cascade)
     by_patch = expert and options.experts == "patch-by-patch"
     ahead = options.loads == "serial" or (options.loads == "experts" and not expert)
-    matrix = Tile(WEIGHTS, r if by_patch else None, copies=1 if ahead else 2, retain=not by_patch)
+    matrix = Tile(WEIGHTS, r if by_patch else None, copies=2, retain=not by_patch)  # ping, pong
     held = shown_tensor(cascade, weights.tensor)
     fixed = {held: always(template.outermost, matrix)}
     phase = Phase("linear", tuple(nests), {})
@@ -116,14 +116,19 @@ def router(template: Template, cascade: Cascade, shape: Shape, options: Any) -> 
         steps.setdefault(unit.name, []).append(einsum.name)
     held = shown_tensor(cascade, weights.tensor)
     fixed = {held: always(template.outermost, Tile(WEIGHTS, None))}
-    ahead = frozenset({held, shown_tensor(cascade, tokens.tensor)})
+    early = () if options.loads == "overlapped" else (held,)
+    ahead = frozenset({*early, shown_tensor(cascade, tokens.tensor)})
     phase = Phase("router", tuple(replace(m, restarts=t) for m in nests), {})
     phase = replace(phase, steps=tuple(tuple(names) for names in steps.values()))
     return (_kept(template, cascade, phase, Tile(ROWS, t), fixed, ahead),)
 
 
 def patches(template: Template, cascade: Cascade, shape: Shape, options: Any) -> tuple[Phase, ...]:
-    """A row of patches at a time: their pixels, beat by beat, times all features."""
+    """A row of patches at a time: their pixels, beat by beat, times all features.
+
+    Several patches share a beat. Where a row is a single patch (a grid that is given as a column),
+    as many as that are taken for a row.
+    """
     product = _product(cascade)
     pixels, weights = _sides(product)
     windows = [i.variables for i in pixels.indices if len(i.variables) > 1]
@@ -134,38 +139,33 @@ def patches(template: Template, cascade: Cascade, shape: Shape, options: Any) ->
     d = columns_of(cascade, template.mapper, product)
     outer = [r for r in product.ranks if r not in (y, i, x, j, d, *product.reduction_ranks)]
     inner = [r for r in product.reduction_ranks if r not in (i, j)]
+    in_column = bool(np.all(np.asarray(shape[x]) == 1))
+    along, other = (y, x) if in_column else (x, y)
+    near = np.minimum(unit.shape[1], shape[along])
+    block = near if in_column else shape[along]
+    row = Loop(f"{along}2", along, tiles(shape[along], block))
+    shared = (*(Loop(r, r, shape[r]) for r in (*outer, other)), row)
     d1, d0 = lanes(d, shape[d], unit.shape[0])
-    at_once, columns = unit.shape[1], np.minimum(unit.shape[2], shape[j])
-    block = np.minimum(shape[y], np.maximum(at_once, unit.shape[2]))
-    near = np.minimum(at_once, block)
-    shared = (*(Loop(r, r, shape[r]) for r in outer), Loop(f"{y}2", y, tiles(shape[y], block)))
-    own = (
-        Loop(x, x, shape[x]),
-        *(Loop(r, r, shape[r]) for r in (*inner, i)),
-        Loop(f"{j}1", j, tiles(shape[j], columns)),
-        Loop(f"{y}1", y, tiles(block, near)),
-        d1,
-    )
-    spread = (d0, Loop(f"{y}0", y, near, True), Loop(f"{j}0", j, columns, True))
-    place = shared[-1].name
-    nests = [
-        EinsumMapping(
-            product.name, unit.name, (*shared, *own, *spread), len(shared), restarts=place
-        )
-    ]
+    j1, j0 = lanes(j, shape[j], unit.shape[2])
+    near1 = Loop(f"{along}1", along, tiles(block, near))
+    own = (*(Loop(r, r, shape[r]) for r in (*inner, i)), j1, near1, d1)
+    spread = (d0, Loop(f"{along}0", along, near, True), j0)
+    loops = (*shared, *own, *spread)
+    nests = [EinsumMapping(product.name, unit.name, loops, len(shared), restarts=row.name)]
     for einsum in _computed(cascade):
         if einsum is not product:
-            other = template.unit("elementwise")
-            d1, d0 = lanes(d, shape[d], other.shape[0])
-            loops = (*shared, Loop(f"{y}t", y, block), Loop(x, x, shape[x]), d1)
-            nests.append(EinsumMapping(einsum.name, other.name, (*loops, d0), len(shared)))
-    matrix = always(template.outermost, Tile(WEIGHTS, None))
-    fixed = {shown_tensor(cascade, weights.tensor): matrix}
-    beat = Tile(ROWS, own[-2].name)
-    fixed[shown_tensor(cascade, pixels.tensor)] = always(template.outermost, beat)
+            adder = template.unit("elementwise")
+            d1, d0 = lanes(d, shape[d], adder.shape[0])
+            loops = (*shared, Loop(f"{along}t", along, block), d1, d0)
+            nests.append(EinsumMapping(einsum.name, adder.name, loops, len(shared)))
+    held, read = (shown_tensor(cascade, a.tensor) for a in (weights, pixels))
+    fixed = {
+        held: always(template.outermost, Tile(WEIGHTS, None)),
+        read: always(template.outermost, Tile(ROWS, near1.name)),
+    }
     phase = Phase("patches", tuple(nests), {})
-    formats = {shown_tensor(cascade, pixels.tensor): PIXEL}
-    return (_kept(template, cascade, phase, Tile(ROWS, place), fixed, formats=formats),)
+    ahead = frozenset({held} if options.loads == "serial" else ())
+    return (_kept(template, cascade, phase, Tile(ROWS, row.name), fixed, ahead, {read: PIXEL}),)
 
 
 def norm(template: Template, cascade: Cascade, shape: Shape, options: Any) -> tuple[Phase, ...]:
@@ -197,8 +197,13 @@ def norm(template: Template, cascade: Cascade, shape: Shape, options: Any) -> tu
 def elementwise(
     template: Template, cascade: Cascade, shape: Shape, options: Any
 ) -> tuple[Phase, ...]:
-    """Beat by beat. A sum of two tensors of one shape takes the place of the first."""
+    """Beat by beat. A sum of two tensors of one shape takes the place of the first.
+
+    A function that needs more than sums and products is one for the unit of activations.
+    """
     unit = template.unit("elementwise")
+    if not all(supports(unit, einsum) for einsum in _computed(cascade)):
+        unit = template.unit("activation")
     first = _computed(cascade)[0]
     ranks = list(first.ranks)
     if any(list(e.ranks) != ranks or e.reduction_ranks for e in _computed(cascade)) or not ranks:

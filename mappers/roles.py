@@ -20,6 +20,11 @@ def refuse(cascade: Cascade, mapper: str, need: str) -> InputError:
 
 def arrays(architecture: Architecture, mapper: str) -> tuple[ComputeArray, ComputeArray]:
     """The 2D and the 1D array of an architecture that has one of each."""
+    if any(array.loop is not None for array in architecture.arrays):
+        raise InputError(
+            f"mapper {mapper!r} needs an architecture with a 2D and a 1D array, and those of "
+            f"{architecture.name!r} are pipelined loops: mapper 'edge_moe' takes such a template"
+        )
     found = {len(array.shape): array for array in reversed(architecture.arrays)}
     if set(found) != {1, 2}:
         have = ", ".join(f"{len(a.shape)}D" for a in architecture.arrays)

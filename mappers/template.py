@@ -59,20 +59,15 @@ class Template:
         formats: MappingABC[str, str],
         ahead: frozenset[str] = frozenset(),
     ) -> Phase:
-        """The phase with the widths of its tensors and the ports by which they come and go.
+        """The phase with the formats of its tensors and the ports by which they come and go.
 
         Tensors take the ports for their format in turn, each a port of its own while there are any;
         what is changed in place stays on its port. `ahead`: what comes before the kernel begins.
         """
-        bits = self.architecture.format_bits
-        word = self.architecture.word_bytes
         held = {use.tensor: None for use in uses(cascade, phase)}
         moving = [t for t in held if any(self._outside(o) for o in phase.residency[t])]
-        widths = {
-            tensor: np.asarray(bits[formats.get(tensor, ACTIVATION)]) / 8 / word
-            for tensor in held
-            if formats.get(tensor, ACTIVATION) in bits
-        }
+        named = {t: formats.get(t, ACTIVATION) for t in held}
+        known = {t: name for t, name in named.items() if name in self.architecture.format_bits}
         all_ports = self.architecture.memories[0].ports
         assigned: dict[str, str] = {}
         turns: dict[frozenset[str], int] = {}
@@ -94,7 +89,7 @@ class Template:
             turn = turns.get(frozenset(names), 0)
             turns[frozenset(names)] = turn + 1
             assigned[tensor] = names[turn % len(names)]
-        return replace(phase, element_words=widths, ports=assigned, ahead=ahead)
+        return replace(phase, formats=known, ports=assigned, ahead=ahead)
 
     def beside(self, writer: EinsumMapping, reader: EinsumMapping) -> bool:
         """Whether a reader takes a value as it is made: in the same loop, or in a linked one."""

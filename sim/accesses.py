@@ -127,7 +127,7 @@ class Tally:
     """What the memories of a phase do: words by memory and by tensor, and the room they take.
 
     Words are those of the architecture: an element of a tensor may be more or less than one
-    (`Phase.element_words`). `beats` are the words of each tensor that the outermost memory moves,
+    (`element_words`). `beats` are the words of each tensor that the outermost memory moves,
     with whether they are written and whether each beat stands by itself, at an address that says
     nothing about the next: what is gathered, or changed in place, read and written in turn.
 
@@ -297,7 +297,7 @@ def tally(
         for option in options
         if option.residency.in_place_of is not None
     }
-    result = Tally(phase.element_words, frozenset({*replaced, *replaced.values()}))
+    result = Tally(element_words(architecture, phase), frozenset({*replaced, *replaced.values()}))
     sharing: dict[tuple[object, ...], list[Use]] = {}
     every = [
         (use, position, option)
@@ -314,6 +314,12 @@ def tally(
     for memory in architecture.memories[1:]:
         _spill(result, architecture, cascade, shape, phase, memory.name, memory.size_bytes)
     return result
+
+
+def element_words(architecture: Architecture, phase: Phase) -> dict[str, Number]:
+    """Words that an element of a tensor takes, for those that are in a format of their own."""
+    word_bits = 8 * np.asarray(architecture.word_bytes)
+    return {t: architecture.format_bits[name] / word_bits for t, name in phase.formats.items()}
 
 
 def _is_direct(use: Use, residency: Residency) -> bool:

@@ -12,7 +12,7 @@ from archs import Architecture
 from einsum_cascade import Cascade, Einsum
 from einsum_cascade.dependencies import dependencies
 from einsum_cascade.shapes import points_in
-from sim.accesses import analysis_of, computing, tally
+from sim.accesses import analysis_of, computing, element_words, tally
 from sim.energy import BOARD, Accounting, energy_terms
 from sim.form import check_form
 from sim.legality import Objection, objections
@@ -30,10 +30,10 @@ class Evaluation:
     `compute_s` is what the latency would be if memories gave everything at once.
     `latency_terms_s` adds up to `latency_s`. `busy_s` is how long each array and memory works.
     `slot_seconds` is, for each array and Einsum, the time its work would take on the whole array;
-    over the latency it is the utilization. `kernel_latency_s` is that of each kernel where several
-    are added up under names, and `resources` what the design needs of an FPGA. `infeasible` holds
-    the reason why a point cannot be, or None; its numbers are NaN then. Areas and bounds are of the
-    whole design.
+    over the latency it is the utilization. `kernel_latency_s` is that of each phase, or of each
+    kernel where several are added up under names; `resources` are what the design needs of an FPGA.
+    `infeasible` holds the reason why a point cannot be, or None; its numbers are NaN then. Areas
+    and bounds are of the whole design.
     """
 
     latency_s: Number
@@ -108,8 +108,14 @@ def evaluate(
         options = [_evaluate_phase(mapping, p, accounting, shape) for p in choice.options]
         phases.append(select(options, choice.index))
     total = combine(phases)
+    if len(phases) > 1:
+        names = [choice.options[0].name for choice in mapping.phases]
+        each = {n: part.latency_s for n, part in zip(names, phases, strict=True)}
+        total = replace(total, kernel_latency_s=each)
     bound = _lower_bound(mapping, shape)
-    problems = [*_whole(mapping), *_device(mapping.architecture)]
+    problems = [*_whole(mapping)]
+    if mapping.architecture.resources:
+        problems += _device(mapping.architecture)
     # a mapping that moves less than the cascade needs has been counted wrongly: never report it
     missing = total.traffic_bytes < bound * (1 - 1e-9)
     problems.append(
@@ -338,13 +344,14 @@ def common_shape(mapping: MappingOf) -> tuple[int, ...]:
         for phase in choice.options:
             numbers += [loop.extent for m in phase.einsums for loop in m.loops]
             numbers += [o.when for options in phase.residency.values() for o in options]
-            numbers += [*phase.spilled.values(), *phase.element_words.values()]
+            numbers += phase.spilled.values()
     shape = np.broadcast_shapes(*(np.shape(n) for n in numbers))
     return shape or (1,)
 
 
 def _numbers_of(architecture: Architecture) -> list[Number]:
-    return [architecture.clock_hz, architecture.area_um2, *architecture.parameters.values()]
+    numbers = [*architecture.parameters.values(), *architecture.format_bits.values()]
+    return [architecture.clock_hz, architecture.area_um2, *numbers]
 
 
 def _lower_bound(mapping: MappingOf, shape: tuple[int, ...]) -> Number:
@@ -355,8 +362,7 @@ def _lower_bound(mapping: MappingOf, shape: tuple[int, ...]) -> Number:
     elements: dict[str, Number] = {}
     for choice in mapping.phases:
         for phase in choice.options:
-            for tensor, each in phase.element_words.items():
-                elements[tensor] = np.minimum(elements.get(tensor, np.inf), each)
+            elements |= element_words(mapping.architecture, phase)
     analysis = analysis_of(mapping.cascade)
     words = analysis.traffic_lower_bound_words(mapping.shape, held, elements)
     bound = np.asarray(words * mapping.architecture.word_bytes, dtype=np.float64)
@@ -364,13 +370,20 @@ def _lower_bound(mapping: MappingOf, shape: tuple[int, ...]) -> Number:
 
 
 def _device(architecture: Architecture) -> Sequence[Objection]:
-    """An FPGA has what the design needs of every kind of resource."""
+    """An FPGA has what the design needs of every kind of resource: all that lack are named."""
+    kinds = list(architecture.resources)
+    have = [architecture.device_resources.get(kind, np.float64(0)) for kind in kinds]
+    need = [architecture.resources[kind] for kind in kinds]
+    lacking = np.stack(np.broadcast_arrays(*(n > h for n, h in zip(need, have, strict=True))))
     found = []
-    for kind, need in architecture.resources.items():
-        have = architecture.device_resources.get(kind, np.float64(0))
-        text = f"the design needs {{:,.0f}} {kind}, and {architecture.device} has {{:,.0f}}: "
-        lacking = (need, have, need - have)
-        found.append(Objection(need > have, text + "{:,.0f} are missing", lacking))
+    for pattern in np.unique(lacking.reshape(len(kinds), -1), axis=1).T:
+        short = np.flatnonzero(pattern)
+        each = "{{:,.0f}} {}, and {} has {{:,.0f}}: {{:,.0f}} are missing"
+        texts = [each.format(kinds[k], architecture.device) for k in short]
+        numbers = [number for k in short for number in (need[k], have[k], need[k] - have[k])]
+        where = np.all(pattern == lacking.T, axis=-1).T
+        text = "the design needs " + "; ".join(texts)
+        found += [Objection(where, text, tuple(numbers))] if len(short) else []
     return found
 
 
@@ -380,7 +393,11 @@ def _whole(mapping: MappingOf) -> Sequence[Objection]:
     names = {e.name for e in computing(cascade)}
     found = []
     placed = []
+    formats: dict[str, str | None] = {}
     for choice in mapping.phases:
+        for tensor, name in ((t, o.formats.get(t)) for o in choice.options for t in o.residency):
+            if formats.setdefault(tensor, name) != name:
+                raise ValueError(f"{tensor} is in one format in a phase, and in another elsewhere")
         alike = [{m.einsum for m in option.einsums} for option in choice.options]
         if any(names_of != alike[0] for names_of in alike):
             raise ValueError("the options of a phase place different Einsums")

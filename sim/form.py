@@ -60,6 +60,21 @@ def _residency(mapping: Mapping, phase: Phase) -> Iterator[str]:
     """Every tensor lives somewhere, at every point in exactly one way."""
     order = [memory.name for memory in mapping.architecture.memories]
     ports = [port.name for port in mapping.architecture.memories[0].ports]
+    formats = mapping.architecture.format_bits
+    read = {use.tensor for use in uses(mapping.cascade, phase)}
+    read -= {use.tensor for use in uses(mapping.cascade, phase) if use.writes}
+    for tensor in sorted(phase.ahead - read):
+        yield f"{tensor} cannot come ahead: no Einsum of the phase merely reads it"
+    for tensor, name in phase.formats.items():
+        if name not in formats:
+            yield f"{tensor} is in unknown format {name!r}"
+        kept = [p.name for p in mapping.architecture.memories[0].ports if name in p.carries]
+        if kept and tensor in phase.ports and phase.ports[tensor] not in kept:
+            yield f"{tensor}, in format {name}, needs a port that is kept for it: {', '.join(kept)}"
+    kept_for = {p.name: p.carries for p in mapping.architecture.memories[0].ports if p.carries}
+    for tensor, port in phase.ports.items():
+        if port in kept_for and phase.formats.get(tensor) not in kept_for[port]:
+            yield f"{tensor} is on port {port}, which is kept for {', '.join(kept_for[port])}"
     for use in uses(mapping.cascade, phase):
         tensor, einsum = use.tensor, use.mapping.einsum
         options = phase.residency.get(tensor, ())

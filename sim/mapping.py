@@ -146,9 +146,9 @@ class Phase:
     which it does; without any, tiles that do not fit make the mapping infeasible. The Einsums of an
     `interleaved` group share their array cycle by cycle where tiles of theirs run at the same time.
 
-    An element of a tensor takes as many words as `element_words` says, else one. `ports` names the
-    port of the outermost memory by which a tensor comes and goes. Tiles of the tensors `ahead` come
-    before what needs them begins: nothing else runs meanwhile.
+    `formats` names the number format of a tensor, one of the architecture's (else its elements are
+    words), `ports` the port of the outermost memory by which it comes and goes. Tiles of the
+    tensors `ahead` come before what needs them begins: nothing else runs meanwhile.
     """
 
     name: str
@@ -158,7 +158,7 @@ class Phase:
     stall_cycles: Number = 0.0
     spilled: MappingABC[tuple[str, str], Mask] = field(default_factory=dict)
     interleaved: tuple[tuple[str, ...], ...] = ()
-    element_words: MappingABC[str, Number] = field(default_factory=dict)
+    formats: MappingABC[str, str] = field(default_factory=dict)
     ports: MappingABC[str, str] = field(default_factory=dict)
     ahead: frozenset[str] = frozenset()
 

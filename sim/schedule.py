@@ -96,16 +96,22 @@ def _emptying(array: ComputeArray) -> Number:
 def carried(architecture: Architecture, phase: Phase) -> dict[str, str]:
     """Einsums that take no time of their own, each with that in whose pipelined loop it is.
 
-    That other one, on the same array, has all the loops that they have, and shares these. What has
-    equally many is one loop; the first of them stands for it.
+    That other one, on the same array and in the same step, has all the loops that they have, and
+    shares these. What has equally many is one loop; the first of them stands for it.
     """
+    step = {einsum: at for at, names in enumerate(phase.steps) for einsum in names}
     result = {}
     looped = [m for m in phase.einsums if architecture.array(m.array).loop is not None]
     for m in looped:
         together = [
             other
             for other in looped
-            if other is m or (other.array == m.array and shared_loops(m, other) == len(m.temporal))
+            if other is m
+            or (
+                other.array == m.array
+                and step.get(other.einsum) == step.get(m.einsum)
+                and shared_loops(m, other) == len(m.temporal)
+            )
         ]
         longest = max(together, key=lambda other: len(other.temporal))
         if longest is not m:

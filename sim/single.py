@@ -85,6 +85,5 @@ def _phase(phase: Phase, pick: Pick) -> Phase:
         einsums=nests,
         residency=residency,
         stall_cycles=pick(phase.stall_cycles),
-        element_words={tensor: pick(words) for tensor, words in phase.element_words.items()},
         spilled={access: pick(when) for access, when in phase.spilled.items()},
     )

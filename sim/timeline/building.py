@@ -15,6 +15,7 @@ from einsum_cascade.views import reads, shown
 from sim.accesses import (
     Tally,
     Use,
+    element_words,
     iterated_ranks,
     tally,
     true_share,
@@ -42,6 +43,7 @@ class Builder:
         self.nests = {m.einsum: m for m in phase.einsums}
         self.uses = list(uses(self.cascade, phase))
         self.home = {t: options[0].residency for t, options in phase.residency.items()}
+        self.element_words = element_words(self.architecture, phase)
         self.tally = tally(self.cascade, self.architecture, mapping.shape, phase)
         self.places = {
             m.einsum: place_of(self.cascade, self.architecture, m) for m in phase.einsums
@@ -348,7 +350,7 @@ class Builder:
         position = temporal if tile is None else m.position(tile.below)
         depth = position if tile is not None and not tile.retain else moving(use, position)
         words = float(words_of(use, m.loops[position:], shape, padded=True))
-        words *= float(self.phase.element_words.get(use.tensor, 1.0))
+        words *= float(self.element_words.get(use.tensor, 1.0))
         share = float(worked_share(self.cascade, m, shape, depth))
         return depth, words * share * float(true_share(shape, use))
 

@@ -32,7 +32,7 @@ def test_finer_levels_know_no_pipelined_loops(level):
         architecture=load_architecture("edge-moe-zcu102").resolve(),
         shape={"B": 1, "H": 3, "E": 64, "F": 64, "P": 12, "M": 12},
     )
-    with pytest.raises(CannotRun, match=r"phase QK-RS: .*pipelined loops \(scores\)"):
+    with pytest.raises(CannotRun, match=r"phase scores: .*pipelined loops \(scores\)"):
         level(single_point(mapping))
 
 

@@ -13,6 +13,7 @@ import mappers
 import workloads
 from archs import load_architecture
 from sim import evaluate
+from sim.accesses import stagger_iterations
 
 LANES = 8
 FILE = load_architecture("edge-moe-zcu102")
@@ -74,6 +75,37 @@ def rows_of(found, tensor, heads=3, embedding=64):
 
 def cycles_of(found, architecture, unit):
     return found.busy_s[unit] * architecture.clock_hz
+
+
+@given(st.integers(1, 24), st.integers(1, 9), st.integers(1, 24))
+@example(129, 4, 129)
+def test_the_loops_of_the_mapping_cover_every_pair_once(queries, p, keys):
+    """PE i is i iterations of the loop of its stagger behind: walked as the mapping has them."""
+    options = mappers.check_options("edge_moe", {})
+    shape = {"B": 1, "H": 3, "E": 8, "F": 8, "P": queries, "M": keys}
+    mapping = mappers.place(
+        "edge_moe",
+        options,
+        cascade=CASCADE,
+        architecture=FILE.resolve({"p": p}),
+        shape=shape,
+    )
+    for nest in (m for c in mapping.phases for m in c.options[0].einsums if m.stagger is not None):
+        rows, going = (lp for lp in nest.loops if lp.name in ("P1", nest.stagger))
+        places = next(lp for lp in nest.loops if lp.spatial)
+        whole = int(rows.extent * going.extent)
+        pairs: Counter = Counter()
+        last = 0
+        for place in range(int(places.extent)):
+            for at in range(whole):  # its own iterations, begun `place` later
+                row = at // int(going.extent) * int(places.extent) + place
+                if row < queries:
+                    step = at + place
+                    pairs[row, step % int(going.extent)] += 1
+                    last = max(last, step + 1)
+        assert pairs == Counter({(q, k): 1 for q in range(queries) for k in range(keys)})
+        behind = float(stagger_iterations(nest, mapping.shape))
+        assert max(last, whole) == whole + behind
 
 
 def test_the_model_takes_as_many_steps_and_rows():

@@ -99,8 +99,16 @@ def placed(cascade, shape, hardware, ports, *, widths=None, in_place=False, spil
     kept = {t: always("DRAM", Tile("rows", "R")) for t in cascade.tensors}
     kept["Z"] = (Option(True, Residency("DRAM", in_place_of="A" if in_place else None)),)
     nests = (EinsumMapping("Z", "unit", loops),)
-    phase = Phase("p", nests, kept, ports=ports, element_words=widths or {}, spilled=spilled or {})
-    return Mapping(cascade, hardware, shape, (PhaseChoice((phase,)),))
+    formats = {tensor: tensor for tensor in widths or {}}
+    phase = Phase("p", nests, kept, ports=ports, formats=formats, spilled=spilled or {})
+    wide = with_formats(hardware, widths or {})
+    return Mapping(cascade, wide, shape, (PhaseChoice((phase,)),))
+
+
+def with_formats(hardware, widths):
+    """An architecture with a format for each tensor, of so many words."""
+    bits = {tensor: words * 8 * hardware.word_bytes for tensor, words in widths.items()}
+    return replace(hardware, format_bits=bits)
 
 
 TENSORS = ("A", "B", "Z")
@@ -212,7 +220,8 @@ def test_the_bound_of_a_second_pass_knows_the_widths(p, m, width, room):
     tile = Tile("rows", "p") if fits else Tile("rows", None)
     kept = {"A": always("DRAM", tile) if fits else always("DRAM"), "Z": always("DRAM"),
             "S": always("rows", Tile("rows", "p"))}  # fmt: skip
-    phase = Phase("p", nests, kept, element_words={"A": width, "Z": width})
+    phase = Phase("p", nests, kept, formats={"A": "A", "Z": "Z"})
+    hardware = with_formats(hardware, {"A": width, "Z": width})
     found = evaluate(Mapping(THREE, hardware, {"P": p, "M": m}, (PhaseChoice((phase,)),)))
     assert found.infeasible[0] is None
     times = 2 if fits else 3
@@ -260,7 +269,8 @@ def test_the_timeline_moves_the_same_bytes(width, keys):
              Loop("m1", "M1", 4.0, True))  # fmt: skip
     kept = dict.fromkeys("QY", always("DRAM"))
     kept["A"] = always("DRAM", Tile("buffer", "m"))
-    phase = Phase("p", (EinsumMapping("Y", "1d", loops),), kept, element_words={"A": width})
+    phase = Phase("p", (EinsumMapping("Y", "1d", loops),), kept, formats={"A": "A"})
+    hardware = with_formats(hardware, {"A": width})
     mapping = Mapping(cascade, hardware, shape, (PhaseChoice((phase,)),))
     priced, played = evaluate(mapping), timeline(single_point(mapping))
     assert priced.infeasible[0] is None
