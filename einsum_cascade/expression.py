@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -98,6 +98,27 @@ class Expression:
         if not np.all(np.isfinite(result)):
             raise InputError(f"{self.text!r} is not a finite number", self.place)
         return result
+
+    def fold(self, name: Callable[[str], Any], apply: Callable[[str, Sequence[Any]], Any]) -> Any:
+        """The value in another arithmetic: of names, and of operations on values.
+
+        Operations are `add sub mul div floordiv mod pow neg le lt ge gt` and the functions.
+
+        >>> parse_expression("2*max(n, 1)").fold(str, lambda op, of: [op, *of])
+        ['mul', 2.0, ['max', 'n', 1.0]]
+        """
+
+        def value(tree: Any) -> Any:
+            kind = str(tree.data)
+            if kind == "number":
+                return float(tree.children[0])
+            if kind == "name":
+                return name(str(tree.children[0]))
+            if kind == "call":
+                return apply(str(tree.children[0]), [value(child) for child in tree.children[1:]])
+            return apply(kind, [value(child) for child in tree.children])
+
+        return value(self._tree)
 
     def symbolic(self, values: Mapping[str, Any]) -> Any:
         """The closed form over sympy symbols (and numbers) in `values`."""

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from explore import sweep_cli
+
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
@@ -103,10 +105,12 @@ def run_command(spec: SpecFile, out: Out = None, force: Force = False) -> None:
     from explore.results import FIGURES, refuse_overwriting, write
     from explore.run import idle_memories, run, summarize
     from explore.spec import experiment_file, load_experiment
+    from explore.sweeps.units import refuse_sampling
     from explore.theirs import beside_published
 
     spec = experiment_file(spec)
     experiment = load_experiment(spec)
+    refuse_sampling(experiment)
     folder = out if out is not None else Path("results") / experiment.name
     refuse_overwriting(folder, force)
     schema = experiment.schema
@@ -133,6 +137,9 @@ def run_command(spec: SpecFile, out: Out = None, force: Force = False) -> None:
         typer.echo(f"{table.height} rows in {folder}, {drawn} figure files in {folder / FIGURES}")
     if len(reasons) == table.height:
         raise typer.Exit(NOTHING_FEASIBLE)
+
+
+sweep_cli.register(app)
 
 
 @app.command("plot")

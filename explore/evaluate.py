@@ -62,7 +62,11 @@ def evaluate_design(grid: Grid, design: Design, accounting: str) -> DesignResult
     Points that a mapper or the shape of the cascade refuses are infeasible, with that reason.
     Raises `InputError` where an expression of the spec has no value at any point.
     """
-    points = points_of(grid)
+    return evaluate_points(grid, design, points_of(grid), accounting)
+
+
+def evaluate_points(grid: Grid, design: Design, points: Points, accounting: str) -> DesignResult:
+    """The same at any points over the axes of a grid."""
     try:
         return _evaluated(grid, design, points, accounting)
     except InputError as error:
@@ -191,7 +195,7 @@ def _settled(
     for name, rule in grid.derive.items():
         grows = isinstance(rule, GrowSchema)
         formula = rule.start if grows else rule
-        value = _of(formula, _names(grid, design, points, values), grid, name)
+        value = _of(formula, names_at(grid, design, points, values), grid, name)
         _check_derived(name, value, grid)
         if grows:
             value, missed = _grown(grid, design, points, accounting, values, name, rule, value)
@@ -216,7 +220,9 @@ def _of(rule: Expression, names: dict[str, Any], grid: Grid, name: str) -> Array
         ) from None
 
 
-def _names(grid: Grid, design: Design, points: Points, values: dict[str, Array]) -> dict[str, Any]:
+def names_at(
+    grid: Grid, design: Design, points: Points, values: dict[str, Array]
+) -> dict[str, Any]:
     """What an expression may use: extents, values so far (also by their last part), parameters."""
     architecture = design_architecture(design, values)
     names: dict[str, Any] = dict(architecture.parameters)
@@ -246,7 +252,7 @@ def _grown(
     for doubling in range(rule.at_most + 1):
         trial = {**values, name: value}
         found = _attention(grid, design, points, accounting, trial)
-        names = {**_names(grid, design, points, trial), **result_names(found)}
+        names = {**names_at(grid, design, points, trial), **result_names(found)}
         feasible = ~np.isnan(found.latency_s)
         holds = np.zeros(len(points), dtype=bool)
         filled = {k: np.nan_to_num(np.asarray(v, dtype=np.float64)) for k, v in names.items()}
@@ -303,7 +309,7 @@ def attention_mapping(
     symbols: dict[str, Any] = {
         k: v for k, v in _symbols(grid, points).items() if k not in settled and k != "S"
     }
-    names = _names(grid, design, points, values) if design.schema.shape else {}
+    names = names_at(grid, design, points, values) if design.schema.shape else {}
     for rank, rule in design.schema.shape.items():
         symbols[rank] = _extent(rank, rule.evaluate(names), design.place)
     for name, value in values.items():

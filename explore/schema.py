@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from einsum_cascade.expression import Expression, parse_expression, parse_quantity
 from einsum_cascade.source import InputError
+from explore.sweeps.block import SamplingSchema, Values
 
 LARGEST = 2**40
 
@@ -44,21 +45,6 @@ def _listed(raw: Any) -> Any:
     return raw if isinstance(raw, list) else [raw]
 
 
-def _swept(raw: Any) -> Any:
-    """A swept value: a number, or a quantity with its unit."""
-    if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
-        raise ValueError("a number or a quantity such as '16 MiB' is expected")
-    for unit in ("", "B", "B/s", "Hz"):
-        try:
-            value = parse_quantity(raw, unit)
-        except InputError:
-            continue
-        if not 0 < value < 1e30:
-            raise ValueError("a positive number is expected")
-        return value
-    raise ValueError("a number or a quantity such as '16 MiB' is expected")
-
-
 def _expression(raw: Any) -> Expression:
     return parse_expression(str(raw)) if isinstance(raw, (int, float, str)) else _no_text()
 
@@ -69,8 +55,6 @@ def _no_text() -> Expression:
 
 Size = Annotated[int, BeforeValidator(_size)]
 Sizes = Annotated[list[Size], BeforeValidator(_listed), Field(min_length=1)]
-Value = Annotated[float, BeforeValidator(_swept)]
-Values = Annotated[list[Value], BeforeValidator(_listed), Field(min_length=1)]
 Formula = Annotated[Expression, BeforeValidator(_expression)]
 Formulas = Annotated[list[Formula], BeforeValidator(_listed), Field(min_length=1)]
 Kernel = Literal["attention", "encoder", "network"]
@@ -245,6 +229,7 @@ class ExperimentSchema(Strict):
     families: dict[FileName, FamilySchema] = Field(default_factory=dict)
     published: dict[Name, PublishedSchema] = Field(default_factory=dict)
     figures: FiguresSchema = Field(default_factory=FiguresSchema)
+    sampling: SamplingSchema | None = None
 
     @model_validator(mode="after")
     def _some_design(self) -> ExperimentSchema:

@@ -163,12 +163,12 @@ def load_experiment(path: str | Path) -> Experiment:
             )
         )
     for grid in grids:
-        _check_paths(grid)
+        check_paths(grid)
         for design in grid.designs:
             _check_shape(design)
             _check_names(grid, design)
             _check_repetitions(grid, design)
-            _check_queries(document, grid, design)
+            check_queries(document, grid, design)
         _check_histogram(document, grid, grids)
     _check_published(document, schema, main)
     return Experiment(schema.name, schema, tuple(designs.values()), tuple(grids), document)
@@ -366,7 +366,7 @@ def _design(
     return Design(name, architecture, cascade, mapper, checked, schema, place, shapes)
 
 
-def _check_paths(grid: Grid) -> None:
+def check_paths(grid: Grid) -> None:
     """Swept and derived parameters exist on every architecture, swept ranks in every cascade."""
     for name in (*grid.sweep, *grid.derive):
         kind, _, path = name.partition(".")
@@ -415,7 +415,7 @@ def _check_shape(design: Design) -> None:
             )
 
 
-def _check_queries(document: Document, grid: Grid, design: Design) -> None:
+def check_queries(document: Document, grid: Grid, design: Design) -> None:
     """Query p of a causal cascade is token p + M - P: more queries than keys are no attention."""
     if grid.queries == "seq_len" or grid.queries <= min(grid.seq_len):
         return
@@ -462,7 +462,7 @@ def _check_published(document: Document, schema: ExperimentSchema, main: Grid) -
 
 def _check_names(grid: Grid, design: Design) -> None:
     """Every name in an expression stands for something: a typo is found before anything runs."""
-    known = {*design.architecture.parameters(), *_EXTENTS}
+    known = {*design.architecture.parameters(), *EXTENTS}
 
     def check_rule(rule: Expression, place: Place) -> None:
         for name in sorted(rule.names - known):
@@ -495,7 +495,7 @@ def _check_repetitions(grid: Grid, design: Design) -> None:
     """
     cascade = design.cascade
     ranks = set(cascade.ranks)
-    if not ranks & _EXTENTS:
+    if not ranks & EXTENTS:
         return  # all of its extents are set by `shape`
     used = ranks.union(*(rule.names for rule in design.schema.shape.values()))
     for name, rule in reversed(grid.derive.items()):  # what an extent uses was derived before it
@@ -518,7 +518,7 @@ def _check_repetitions(grid: Grid, design: Design) -> None:
 
 _HISTOGRAM = ".histogram"
 """The loads of a family among its places: no value that is derived has such a name."""
-_EXTENTS = frozenset([*"BDEFGHMNPS", "TOKENS"])
+EXTENTS = frozenset([*"BDEFGHMNPS", "TOKENS"])
 _SET_IN = (
     {"B": "workload.batch", "P": "workload.queries"}
     | dict.fromkeys("DEFGH", "the model (workload.models)")
@@ -538,7 +538,7 @@ def _check_own_name(name: str, grid: Grid) -> None:
         raise InputError(
             f"{name!r} cannot be derived: write arch.PARAMETER, shape.RANK or a plain name", place
         )
-    if name in _EXTENTS:
+    if name in EXTENTS:
         raise InputError(
             f"{name!r} is an extent of the model: derive shape.{name} to set it", place
         )

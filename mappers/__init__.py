@@ -35,6 +35,10 @@ _MAPPERS = {
         "mappers.fused",
         "any cascade, fused as far as its passes allow; the best of a stated space",
     ),
+    "search": (
+        "mappers.search",
+        "any cascade on any architecture, the optimum of a stated space, with what was pruned",
+    ),
     "edge_moe": (
         "mappers.edge_moe",
         "Edge-MoE: every kernel of a network on the units of an FPGA template, one by one",

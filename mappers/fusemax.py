@@ -99,13 +99,8 @@ def place(
     full = padded_shape(cascade, shape, two.shape[0])
     across = np.minimum(np.minimum(two.shape[1], one.shape[0]), full[ranks.queries])
     count = np.atleast_1d(tiles(full[ranks.queries], across))
-    candidates = divisor_table(count)
     plain = Mapping(cascade, architecture, full, ())
-    wider = with_candidate_axis(plain)
-    trial = _phase(options, wider, ranks, candidates, across=np.asarray(across)[..., None])
-    memory = architecture.memories[1]
-    fits = footprint_bytes(wider, trial, memory.name) <= np.asarray(memory.size_bytes)[..., None]
-    p1 = np.where(fits, candidates, 1.0).max(axis=-1)
+    p1 = _largest_tile(options, plain, ranks, across, count)
     phase = _phase(options, plain, ranks, p1, across)
     inner = np.broadcast_to(full[ranks.inner], p1.shape)
     chosen = {f"{ranks.queries}1": p1, f"{ranks.queries}2": count / p1, ranks.inner: inner}
@@ -114,6 +109,48 @@ def place(
         text = np.char.add(f"{name}=", np.asarray(value).astype(np.int64).astype(str))
         notes = text if isinstance(notes, str) else np.char.add(np.char.add(notes, ", "), text)
     return replace(plain, phases=(PhaseChoice((phase,)),), notes=notes.astype(object))
+
+
+_IDLE_NUMBERS = ("clock_hz", "bandwidth_bytes_per_s", "energy_pj")
+"""Endings of parameters that say how fast or costly something is, not how much of it fits."""
+
+
+def _largest_tile(
+    options: Options, on: Mapping, ranks: _Ranks, across: Number, count: Number
+) -> Number:
+    """P1 at each point. Points that differ in speeds and energies alone are tried once."""
+    given = on.architecture.parameters
+    told = [v for name, v in given.items() if not name.endswith(_IDLE_NUMBERS)]
+    first, back = _distinct([count, across, *on.shape.values(), *told])
+
+    def chosen(value: Number) -> Number:
+        return value[first] if np.shape(value) == count.shape else value
+
+    if count.ndim == 1 and len(first) < len(count):
+        shape = {rank: chosen(extent) for rank, extent in on.shape.items()}
+        fewer = Mapping(on.cascade, on.architecture.with_numbers(chosen), shape, ())
+        found = _largest_tile(options, fewer, ranks, chosen(across), count[first])
+        return np.broadcast_to(found, first.shape)[back]
+    candidates = divisor_table(count)
+    wider = with_candidate_axis(on)
+    trial = _phase(options, wider, ranks, candidates, across=np.asarray(across)[..., None])
+    memory = on.architecture.memories[1]
+    fits = footprint_bytes(wider, trial, memory.name) <= np.asarray(memory.size_bytes)[..., None]
+    return np.where(fits, candidates, 1.0).max(axis=-1)
+
+
+def _distinct(values: list[Number]) -> tuple[Any, Any]:
+    """The first of every kind of points, and the kind of each point."""
+    count = len(values[0])
+    varying = [np.asarray(v, dtype=np.float64) for v in values if np.shape(v) == (count,)]
+    kinds = np.zeros(count, dtype=np.int64)
+    for value in varying:
+        if (value == value[0]).all():
+            continue
+        own = np.unique(value, return_inverse=True)[1]
+        kinds = np.unique(kinds * (own.max() + 1) + own, return_inverse=True)[1]
+    _, first, back = np.unique(kinds, return_index=True, return_inverse=True)
+    return first, back
 
 
 def _phase(options: Options, on: Mapping, ranks: _Ranks, p1: Number, across: Number) -> Phase:

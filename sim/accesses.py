@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, reduce
+from functools import cached_property, lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -137,9 +137,7 @@ class Tally:
     element_words: Mapping[str, Number] = field(default_factory=dict)
     in_place: frozenset[str] = frozenset()
     beats: dict[tuple[str, bool, bool], Number] = field(default_factory=dict)
-    read_words: dict[str, Number] = field(default_factory=dict)
-    write_words: dict[str, Number] = field(default_factory=dict)
-    words_by_tensor: dict[tuple[str, str], Number] = field(default_factory=dict)
+    moved_words: dict[tuple[str, str, bool], Number] = field(default_factory=dict)
     footprint_words: dict[tuple[str, str, tuple[str, ...]], Number] = field(default_factory=dict)
     spill: dict[str, Number] = field(default_factory=dict)
 
@@ -154,13 +152,45 @@ class Tally:
     ) -> None:
         """Count `words` where `when` holds. Consecutive words of a line share its access."""
         words = np.where(when, words * self.element_words.get(tensor, 1.0), 0.0)
-        moved = self.write_words if writes else self.read_words
-        moved[memory.name] = moved.get(memory.name, 0.0) + words
-        key = (memory.name, tensor)
-        self.words_by_tensor[key] = self.words_by_tensor.get(key, 0.0) + words
+        key = (memory.name, tensor, writes)
+        self.moved_words[key] = self.moved_words.get(key, 0.0) + words
         if memory.ports:
             beat = (tensor, writes, single or tensor in self.in_place)
             self.beats[beat] = self.beats.get(beat, 0.0) + words
+
+    @cached_property
+    def read_words(self) -> dict[str, Number]:
+        """Words read from each memory."""
+        return self._added(lambda memory, _, writes: None if writes else memory)
+
+    @cached_property
+    def write_words(self) -> dict[str, Number]:
+        """Words written to each memory."""
+        return self._added(lambda memory, _, writes: memory if writes else None)
+
+    @cached_property
+    def words_by_tensor(self) -> dict[tuple[str, str], Number]:
+        """Words that each memory moves of each tensor."""
+        return self._added(lambda memory, tensor, _: (memory, tensor))
+
+    def _added(self, key: Callable[[str, str, bool], Any]) -> dict[Any, Number]:
+        """Sums of what is moved: only here do the candidates of several tensors meet."""
+        sums: dict[Any, Number] = {}
+        for move, words in self.moved_words.items():
+            name = key(*move)
+            if name is not None:
+                sums[name] = sums.get(name, 0.0) + words
+        return sums
+
+    def of(self, tensor: str) -> Tally:
+        """The part of one tensor. The parts of all tensors add up to the whole."""
+        return Tally(
+            self.element_words,
+            self.in_place,
+            {key: words for key, words in self.beats.items() if key[0] == tensor},
+            {key: words for key, words in self.moved_words.items() if key[1] == tensor},
+            {key: words for key, words in self.footprint_words.items() if key[1] == tensor},
+        )
 
     def footprint(self, memory: str) -> Number:
         """Words that the tiles in `memory` take together."""
@@ -311,7 +341,7 @@ def tally(
                 sharing.setdefault(key, []).append(use)
     for use, position, option in every:
         _count(result, cascade, architecture, shape, use, option, position, sharing)
-    for memory in architecture.memories[1:]:
+    for memory in architecture.memories[1:] if phase.spilled else ():
         _spill(result, architecture, cascade, shape, phase, memory.name, memory.size_bytes)
     return result
 
@@ -566,7 +596,7 @@ def _spill(
     footprint = result.footprint(memory)
     overflow = np.maximum(0.0, 1 - capacity / np.maximum(footprint, 1.0))
     result.spill[memory] = overflow
-    if not phase.spilled or not np.any(overflow > 0):
+    if not np.any(overflow > 0):
         return
     outermost = architecture.memories[0]
     for use in uses(cascade, phase):

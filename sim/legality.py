@@ -45,15 +45,17 @@ def objections(
     shape: Mapping[str, Number],
     phase: Phase,
     tally: Tally,
+    capacity: bool = True,
 ) -> Iterator[Objection]:
-    """Everything that stands against a phase, structure first."""
+    """Everything that stands against a phase, structure first, `capacity` last (if at all)."""
     for mapping in phase.einsums:
         yield from _nest(cascade, architecture, shape, mapping)
     yield from _fusion(cascade, phase)
     yield from _schedule(cascade, phase)
     yield from _states(cascade, architecture, phase)
     yield from _homes(cascade, architecture, phase)
-    yield from _capacity(architecture, phase, tally)
+    if capacity:
+        yield from _capacity(architecture, phase, tally)
 
 
 def _nest(
@@ -204,7 +206,7 @@ def _homes(cascade: Cascade, architecture: Architecture, phase: Phase) -> Iterat
                     f"{tensor} is exchanged with another phase, so it cannot live in {home}",
                 )
             old = option.residency.in_place_of
-            for late in _late_readers(cascade, phase, tensor, old) if old else ():
+            for late in late_readers(cascade, phase, tensor, old) if old else ():
                 yield Objection(
                     option.when, f"{tensor} overwrites {old}, which {late} still reads afterwards"
                 )
@@ -215,7 +217,9 @@ def _homes(cascade: Cascade, architecture: Architecture, phase: Phase) -> Iterat
                         continue
                     if home == IN_ARRAY or direct:
                         kept = home != IN_ARRAY
-                        problem = _forwarding(cascade, architecture, tensor, writer, reader, kept)
+                        problem = forwarding(
+                            cascade, architecture, phase, tensor, writer, reader, kept
+                        )
                     else:
                         problem = _kept(tensor, writer, reader, option.residency.of)
                     if problem is not None:
@@ -223,7 +227,7 @@ def _homes(cascade: Cascade, architecture: Architecture, phase: Phase) -> Iterat
                         yield replace(problem, where=where)
 
 
-def _late_readers(cascade: Cascade, phase: Phase, tensor: str, old: str) -> list[str]:
+def late_readers(cascade: Cascade, phase: Phase, tensor: str, old: str) -> list[str]:
     """Readers of `old` that do not have to come before the Einsum that overwrites it."""
     after = _followers(cascade, phase)
     readers = {c.name for c in cascade.consumers[old]} & set(after)
@@ -247,9 +251,10 @@ def _kept(
     return None
 
 
-def _forwarding(
+def forwarding(
     cascade: Cascade,
     architecture: Architecture,
+    phase: Phase,
     tensor: str,
     writer: Use,
     reader: Use,
@@ -271,8 +276,8 @@ def _forwarding(
     analysis = analysis_of(cascade)
     ranks = set(cascade.einsum(w.einsum).ranks) & set(cascade.einsum(r.einsum).ranks)
     several = [k for k in ranks if np.any(product(w.loops, frozenset({k})) > 1)]
-    later = [k for k in several if not analysis.fusible((w.einsum, r.einsum), k)]
     common = shared_loops(w, r)
+    later = [k for k in several if not analysis.fusible(_along(phase, w, r, k, common), k)]
     inside = product(w.loops[common:], writer.ranks)
     spatial = product([loop for loop in w.loops if loop.spatial], writer.ranks)
     words = inside / spatial
@@ -299,6 +304,20 @@ def _forwarding(
         f"takes it, and there are {{:g}}",
         (words, array.register_words),
     )
+
+
+def _along(
+    phase: Phase, w: EinsumMapping, r: EinsumMapping, rank: str, common: int
+) -> tuple[str, ...]:
+    """A writer, a reader, and who goes over a rank in a loop that only one of them shares: who
+    waits for such a one to finish does not flow beside the others."""
+    found = dict.fromkeys((w.einsum, r.einsum))
+    for other in phase.einsums:
+        for end in (w, r):
+            inside = end.loops[common : shared_loops(end, other)]
+            if any(lp.rank == rank and np.any(np.asarray(lp.extent) > 1) for lp in inside):
+                found[other.einsum] = None
+    return tuple(found)
 
 
 @lru_cache(maxsize=1024)

@@ -184,7 +184,7 @@ def test_long_runs_take_as_long_as_the_busiest_unit():
     """But for filling and draining: a tile more, and the way of a head's Q in and AV out."""
     bottlenecks = Counter()
 
-    @settings(max_examples=24, **QUICK)
+    @settings(max_examples=14, **QUICK)
     @given(run=long_runs())
     def close(run):
         tiles, shape, side, words = run
@@ -225,7 +225,7 @@ LAYERS = st.fixed_dictionaries(
 
 
 @given(shape=LAYERS, side=st.integers(2, 16), folds=st.sampled_from(["pipelined", "serialized"]))
-@settings(max_examples=40, **QUICK)
+@settings(max_examples=25, **QUICK)
 def test_a_product_by_itself_has_nothing_to_wait_for(shape, side, folds):
     """With memories that answer at once the array never stands still."""
     case = ("linear-layer", "fusemax-cloud", "unfused", {"folds": folds})
