@@ -154,7 +154,7 @@ READERS = ["m <= p", "m <= p, p - m < 5", "m > p", "m >= p + 3", "p - m < 3", "m
 
 @pytest.mark.parametrize("one", READERS)
 @pytest.mark.parametrize("other", READERS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(p=SIZES, m=SIZES, tile_p=SIZES, tile_m=SIZES, moving=st.sampled_from(["p", "m", "pm"]))
 def test_what_two_readers_need(one, other, p, m, tile_p, tile_m, moving):
     """The tiles that one or the other reads, in true words: never less than there are."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import math
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -40,6 +42,7 @@ KINDS = {  # how many examples of each
     "fused-3pass": (("attention-3pass", "fusemax-cloud", "fused", {}), 10),
 }
 assert sum(count for _, count in KINDS.values()) >= 200
+SHARE = 1.0 if os.environ.get("HYPOTHESIS_PROFILE") == "search" else 0.5  # all of them take minutes
 QUICK = {"deadline": None, "phases": [Work.generate]}  # points are small: not made smaller
 SMALL, LENGTH = st.integers(1, 9), st.integers(1, 14)
 SHAPES = st.fixed_dictionaries(
@@ -107,6 +110,7 @@ def index_of(segment):
 def test_cycle_by_cycle_is_the_timeline(kind):
     """Nothing that the analytic level finds feasible may be refused at the others."""
     case, examples = KINDS[kind]
+    examples = math.ceil(examples * SHARE)
     ran = Counter()
 
     @settings(max_examples=examples, **QUICK)
@@ -184,7 +188,7 @@ def test_long_runs_take_as_long_as_the_busiest_unit():
     """But for filling and draining: a tile more, and the way of a head's Q in and AV out."""
     bottlenecks = Counter()
 
-    @settings(max_examples=14, **QUICK)
+    @settings(max_examples=24, **QUICK)
     @given(run=long_runs())
     def close(run):
         tiles, shape, side, words = run

@@ -215,6 +215,7 @@ def test_a_worker_with_another_program_is_refused(tmp_path, monkeypatch):
 
 
 def test_dask_mistakes(monkeypatch):
+    pytest.importorskip("distributed")
     for address, message in {
         "local:x": "number of processes",
         "nowhere": "unknown cluster",
