@@ -57,26 +57,22 @@ def phases(
             need = f"attention of all queries to all keys, and {einsum.name} leaves some out"
             raise refuse(cascade, template.mapper, f"{need}: the units go through all of them")
     analysis = analysis_of(cascade)
-    kernels: dict[tuple[int, bool, bool], list[Einsum]] = {}
+    kernels: dict[tuple[int, ...], list[Einsum]] = {}
     behind = {second.output.tensor}
     level = 1
     for einsum in ordered:
         if ranks.keys in einsum.ranks:
             level = max(level, analysis.level(einsum.name, ranks.keys))
-        alone = options.softmax == "separate" and einsum in (scores, second)
         if any(access.tensor in behind for access in einsum.operands):
             behind.add(einsum.output.tensor)
-        after = einsum.output.tensor in behind
-        kernels.setdefault((level, alone, after), []).append(einsum)
-    if options.softmax == "fused":
-        joined: dict[int, list[Einsum]] = {}
-        for (level, *_), einsums in kernels.items():
-            joined.setdefault(level, []).extend(einsums)
-        groups = list(joined.values())
-    else:
-        groups = list(kernels.values())
+        kernel: tuple[int, ...] = (level,)
+        if options.softmax == "separate":
+            kernel = (level, einsum in (scores, second), einsum.output.tensor in behind)
+        kernels.setdefault(kernel, []).append(einsum)
     order = _Order.of(template, ranks, shape, options.reordering)
-    return tuple(_kernel(template, cascade, shape, ranks, order, group) for group in groups)
+    return tuple(
+        _kernel(template, cascade, shape, ranks, order, group) for group in kernels.values()
+    )
 
 
 @dataclass(frozen=True)
@@ -137,7 +133,7 @@ def _kernel(
     kernel: list[Einsum],
 ) -> Phase:
     """One pass over the keys, on the units that it needs."""
-    last = any(set(e.ranks) - {*_all(ranks), *_parts(cascade, ranks)} for e in kernel)
+    last = any(ranks.values in einsum.ranks for einsum in kernel)
     softmax = template.unit("exponentials" if last else "statistics")
     nests = []
     for einsum in kernel:
