@@ -115,3 +115,10 @@ def test_a_sigmoid_is_as_fast_as_its_divisions():
     )
     divisions_s = 12 * 4096**2 / 256 / 940e6
     assert evaluate(mapping).latency_s[0] == pytest.approx(divisions_s, rel=0.05)
+
+
+@pytest.mark.parametrize(("tokens", "windows"), [(1, 1), (49, 1), (50, 2), (98, 2), (1024, 21)])
+def test_an_image_is_cut_into_whole_windows(tokens, windows):
+    # as Swin pads it: no token is left out
+    shape = {"B": 1, "H": 1, "E": 4, "F": 4, "TOKENS": tokens}
+    assert workloads.cascade("window-attention").resolve_shape(shape)["N"] == windows
