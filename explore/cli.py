@@ -430,6 +430,7 @@ def list_command() -> None:
     import archs
     import mappers
     import workloads
+    from archs.devices import list_devices, load_device
     from einsum_cascade.source import read_yaml
     from explore.spec import experiment_file, list_experiments
 
@@ -441,6 +442,7 @@ def list_command() -> None:
         "architectures": {
             n: archs.load_architecture(n).description for n in archs.list_architectures()
         },
+        "devices": {n: load_device(n).description for n in list_devices()},
         "mappers": {n: mappers.about(n) for n in mappers.list_mappers()},
         "models": {n: workloads.model(n).about for n in workloads.list_models()},
         "routings": {n: workloads.routing(n).about for n in workloads.list_routings()},

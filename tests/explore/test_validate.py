@@ -35,6 +35,9 @@ def test_every_published_row_is_compared(result):
         ).height
         == 8
     )
+    network = compared.filter(pl.col("figure") == "Edge-MoE, M3ViT")
+    assert network["point"].to_list() == ["experts equally likely", "task0", "task1"]
+    assert set(network["published"]) == {34.64e-3}
     assert len(result.headlines) == 8
 
 
