@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from explore import sweep_cli
+from explore import mapping_cli, sweep_cli
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -140,6 +140,7 @@ def run_command(spec: SpecFile, out: Out = None, force: Force = False) -> None:
 
 
 sweep_cli.register(app)
+mapping_cli.register(app)
 
 
 @app.command("plot")

@@ -95,7 +95,7 @@ def evaluate_points(grid: Grid, design: Design, points: Points, accounting: str)
 
 def _evaluated(grid: Grid, design: Design, points: Points, accounting: str) -> DesignResult:
     """A design at points that can all be placed, else InputError."""
-    values, unmet = _settled(grid, design, points, accounting)
+    values, unmet = settled(grid, design, points, accounting)
     kernels = _kernels(grid, design, points, accounting, values)
     full = {name: np.broadcast_to(value, (len(points),)) for name, value in values.items()}
     return DesignResult(design, points, full, kernels, unmet)
@@ -183,7 +183,7 @@ def _symbols(grid: Grid, points: Points) -> dict[str, Array]:
     }
 
 
-def _settled(
+def settled(
     grid: Grid, design: Design, points: Points, accounting: str
 ) -> tuple[dict[str, Array], Array]:
     """Swept values, then derived ones in the order of the spec; what grows, until it holds.
@@ -304,10 +304,24 @@ def attention_mapping(
     grid: Grid, design: Design, points: Points, values: dict[str, Array]
 ) -> PlacedMapping:
     """How a design places its cascade at points, swept and derived values settled."""
+    architecture, shape = attention_problem(grid, design, points, values)
+    return mappers.place(
+        design.mapper,
+        design.options,
+        cascade=design.cascade,
+        architecture=architecture,
+        shape=shape,
+    )
+
+
+def attention_problem(
+    grid: Grid, design: Design, points: Points, values: dict[str, Array]
+) -> tuple[Architecture, dict[str, Array]]:
+    """On what, and with which extents, a design places its cascade at points."""
     cascade = design.cascade
-    settled = own_extents(cascade)
+    own = own_extents(cascade)
     symbols: dict[str, Any] = {
-        k: v for k, v in _symbols(grid, points).items() if k not in settled and k != "S"
+        k: v for k, v in _symbols(grid, points).items() if k not in own and k != "S"
     }
     names = names_at(grid, design, points, values) if design.schema.shape else {}
     for rank, rule in design.schema.shape.items():
@@ -317,13 +331,8 @@ def attention_mapping(
             rank = name.removeprefix("shape.")
             symbols[rank] = _extent(rank, value, grid.places[name])
     known = {k: v for k, v in symbols.items() if k in cascade.ranks or k in cascade.parameters}
-    return mappers.place(
-        design.mapper,
-        design.options,
-        cascade=cascade,
-        architecture=design_architecture(design, values),
-        shape={k: np.broadcast_to(v, (len(points),)) for k, v in known.items()},
-    )
+    shape = {k: np.broadcast_to(v, (len(points),)) for k, v in known.items()}
+    return design_architecture(design, values), shape
 
 
 def _extent(rank: str, value: Array, place: Place) -> Array:

@@ -111,7 +111,8 @@ def idle_memories(experiment: Experiment) -> dict[str, list[str]]:
         d.architecture.name: [*d.architecture.schema.memories]
         for grid in experiment.grids
         for d in grid.designs
-        if not mappers.places_networks(d.mapper)  # that one knows the memories of its template
+        # one of whole networks knows the memories of its template
+        if not (mappers.places_networks(d.mapper) or mappers.uses_all_memories(d.mapper))
     }
     return {name: all_[_PLACED_IN:] for name, all_ in found.items() if len(all_) > _PLACED_IN}
 

@@ -348,17 +348,14 @@ def _design(
     except InputError as error:
         raise _at(error, cascade_place) from None
     mapper_place = document.place(*keys["mapper"])
-    if isinstance(schema.mapper, str):
-        mapper, options = schema.mapper, {}
-    else:
-        options = dict(schema.mapper)
-        mapper = options.pop("name", None)
-        if not isinstance(mapper, str):
-            raise InputError(
-                "a mapper needs a name: {name: ...}", mapper_place, allowed=mappers.list_mappers()
-            )
+    mapper, options = mappers.named(schema.mapper)
+    if mapper is None:
+        raise InputError(
+            "a mapper needs a name: {name: ...}", mapper_place, allowed=mappers.list_mappers()
+        )
     try:
         checked = mappers.check_options(mapper, options, document, keys["mapper"], base)
+        mappers.check_names(mapper, checked, cascade, architecture.resolve())
     except InputError as error:
         raise _at(error, mapper_place) from None
     shapes = {rank: document.place(*keys["shape"], rank) for rank in schema.shape}

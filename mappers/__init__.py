@@ -43,6 +43,10 @@ _MAPPERS = {
         "mappers.edge_moe",
         "Edge-MoE: every kernel of a network on the units of an FPGA template, one by one",
     ),
+    "file": (
+        "mappers.written",
+        "a mapping that is written in a YAML file: by hand, or by `explore mapping`",
+    ),
 }
 
 
@@ -61,10 +65,38 @@ def places_networks(name: str) -> bool:
     return bool(getattr(_module(name), "WHOLE_NETWORK", False))
 
 
+def uses_all_memories(name: str) -> bool:
+    """Whether a mapper places tensors in all memories, not only the two outermost."""
+    return bool(getattr(_module(name), "ALL_MEMORIES", False))
+
+
+def searching(name: str) -> Any:
+    """The module of a mapper that searches one design point by itself, None of any other.
+
+    It has `optimum` and `front`, which return what they found with a report, and `changes`: what
+    would let something fit where nothing does.
+    """
+    module = _module(name)
+    return module if hasattr(module, "front") else None
+
+
 def _module(name: str, place: Place | None = None) -> Any:
     if name not in _MAPPERS:
         raise InputError(f"unknown mapper {name!r}", place, allowed=_MAPPERS, found=name)
     return import_module(_MAPPERS[name][0])
+
+
+def named(given: str | Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The name of a mapper and its options, as a spec gives them; {file: ...} is the mapper `file`.
+
+    >>> named({"name": "flat", "spill": "all"}), named({"file": "mine.yaml"})
+    (('flat', {'spill': 'all'}), ('file', {'file': 'mine.yaml'}))
+    """
+    if isinstance(given, str):
+        return given, {}
+    options = dict(given)
+    name = options.pop("name", "file" if "file" in options else None)
+    return name if isinstance(name, str) else None, options
 
 
 def check_options(
@@ -85,6 +117,13 @@ def check_options(
     return checked.model_copy(update={"base": base}) if hasattr(checked, "base") else checked
 
 
+def check_names(name: str, options: Any, cascade: Cascade, architecture: Architecture) -> None:
+    """Raise `InputError` for options that name what the cascade or the architecture lacks."""
+    checks = getattr(_module(name), "check_names", None)
+    if checks is not None:
+        checks(options, cascade, architecture)
+
+
 def place(
     name: str,
     options: Any,
@@ -102,4 +141,12 @@ def place(
     return function(options, cascade, architecture, shape)
 
 
-__all__ = ["about", "check_options", "list_mappers", "place", "places_networks"]
+__all__ = [
+    "about",
+    "check_names",
+    "check_options",
+    "list_mappers",
+    "named",
+    "place",
+    "places_networks",
+]

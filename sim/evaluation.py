@@ -104,7 +104,7 @@ def evaluate(
         return select(alike, mapping.index)
     shape = common_shape(mapping)
     phases = []
-    for choice in mapping.phases:
+    for choice in mapping.phases or (PhaseChoice((Phase("nothing", (), {}),)),):
         options = [_evaluate_phase(mapping, p, accounting, shape) for p in choice.options]
         phases.append(select(options, choice.index))
     total = combine(phases)
@@ -114,6 +114,8 @@ def evaluate(
         total = replace(total, kernel_latency_s=each)
     bound = _lower_bound(mapping, shape)
     problems = [*_whole(mapping)]
+    if mapping.refusal is not None:
+        problems = [Objection(True, "{}", (np.asarray(mapping.refusal, dtype=object),))]
     if mapping.architecture.resources:
         problems += _device(mapping.architecture)
     # a mapping that moves less than the cascade needs has been counted wrongly: never report it

@@ -141,10 +141,11 @@ class Phase:
 
     Without `steps` all arrays and memories overlap freely, as when tiles are software-pipelined. A
     step is a set of Einsums that run beside each other in every tile; steps follow one another, and
-    `stall_cycles` are lost to filling and draining. `spilled` names the accesses (Einsum, tensor)
-    whose overflowing part goes to the outermost memory when the tiles do not fit, and the points at
-    which it does; without any, tiles that do not fit make the mapping infeasible. The Einsums of an
-    `interleaved` group share their array cycle by cycle where tiles of theirs run at the same time.
+    `stall_cycles` are lost to filling and draining (one step of no Einsum waits for as long).
+    `spilled` names the accesses (Einsum, tensor) whose overflowing part goes to the outermost
+    memory when the tiles do not fit, and the points at which it does; without any, tiles that do
+    not fit make the mapping infeasible. The Einsums of an `interleaved` group share their array
+    cycle by cycle where tiles of theirs run at the same time.
 
     `formats` names the number format of a tensor, one of the architecture's (else its elements are
     words), `ports` the port of the outermost memory by which it comes and goes. Tiles of the
@@ -176,7 +177,8 @@ class Mapping:
     """A cascade placed on an architecture: phases that follow one another.
 
     `shape` holds the extent of every rank. `notes` say for each design point, in words, what was
-    chosen (one text for all, or an array of texts).
+    chosen (one text for all, or an array of texts). A `refusal` is a mapper's reason for which it
+    has no mapping: all points are infeasible then, and there may be no phases.
     """
 
     cascade: Cascade
@@ -184,6 +186,7 @@ class Mapping:
     shape: MappingABC[str, Number]
     phases: tuple[PhaseChoice, ...]
     notes: Any = ""
+    refusal: str | None = None
 
 
 @dataclass(frozen=True)

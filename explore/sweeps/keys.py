@@ -25,7 +25,7 @@ CODE = {  # package -> what in it determines results
     "archs": ("*.py", "devices/*.yaml"),
     "workloads": ("*.py", "networks/*.yaml", "routings/*.yaml", "cascades/layers/*.yaml"),
     "sim": ("*.py",),
-    "mappers": ("*.py", "data/*"),
+    "mappers": ("**/*.py", "data/*"),
     "explore": ("evaluate.py", "networks.py", "points.py", "results.py"),
     "explore.sweeps": ("block.py", "space.py", "units.py", "work.py"),
 }

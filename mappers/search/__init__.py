@@ -6,57 +6,30 @@ costed by the simulator's own functions (`sim.parts`), and by nothing else.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Mapping as MappingABC
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from archs import Architecture
 from einsum_cascade import Cascade, InputError
-from mappers.search.engine import Goal, Limits, Searched, Space, bound_bytes, search
+from mappers.search.asked import Answer, Asked, waited
+from mappers.search.changes import Change, smallest_changes
+from mappers.search.engine import Searched, bound_bytes
 from mappers.search.fronts import Column
+from mappers.search.interrupts import interruptible
+from mappers.search.options import Columns, Constraints, Objective, Options, goal_of
 from mappers.search.price import Count
-from mappers.search.problem import problem
-from mappers.search.recompute import rewrites
-from mappers.search.sizes import Tiles
-from sim import Mapping, MappingParts, PhaseChoice, combine, evaluate, evaluate_phase
+from sim import Mapping, MappingParts, evaluate, footprint_bytes
 from sim.mapping import Number
 
 NAME = "search"
-Objective = Literal["edp", "latency_s", "energy_pj", "traffic_bytes", "buffer_bytes"]
-_COLUMNS: dict[Objective, tuple[Column, ...]] = {
-    "edp": ("latency_s", "energy_pj"),
-    "latency_s": ("latency_s", "energy_pj"),
-    "energy_pj": ("energy_pj", "latency_s"),
-    "traffic_bytes": ("traffic_bytes", "energy_pj"),
-    "buffer_bytes": ("buffer_bytes", "energy_pj"),
-}
-
-
-class Options(BaseModel):
-    """`objective`: what is minimized. `tiles`: which sizes tiles may have.
-
-    `recompute`: whether intermediates may be made again for later passes. `compare`: whether the
-    mappings of `unfused`, `flat` and `fusemax`, where they place such a cascade, are taken when
-    they are better: what they alone do (parts of a tile that spill) is not in the space. `fusion:
-    whole` leaves out mappings of several phases. `budget` candidates are costed at most; `seed`
-    says in which order runs of Einsums are looked at when that may not be enough (none: the longest
-    first).
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    objective: Objective = "edp"
-    tiles: Tiles = "padded"
-    recompute: bool = True
-    compare: bool = True
-    fusion: Literal["any", "whole"] = "any"
-    budget: int | None = Field(default=None, ge=1)
-    seed: int | None = None
+ALL_MEMORIES = True
+"""It places tensors in every memory."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +39,8 @@ class Report:
     Of `covered` candidates, all were costed or proved useless: `costed` says how many were costed
     (`valid`: legal, and they fitted), `pruned` how many were not, by what. `structures_bounded` and
     `runs_bounded` were left out whole, and their candidates are not among the covered ones. Without
-    `complete`, the search ended before its space. `bound` is the traffic that any mapping of the
+    `complete`, the search ended before its space: its budget was spent, or it was `interrupted`
+    by Ctrl-C. `bound` is the traffic that any mapping of the
     cascade needs; `gap` is how much more the best mapping moves, as a share.
     `mapper` names another mapper whose mapping is better than any of the space.
     """
@@ -85,6 +59,12 @@ class Report:
     traffic_bytes: float
     lacking: str = ""
     mapper: str = ""
+    interrupted: bool = False
+
+    @property
+    def partial(self) -> bool:
+        """Whether Ctrl-C ended the search before its space."""
+        return self.interrupted and not self.complete
 
     @property
     def gap(self) -> float:
@@ -92,7 +72,8 @@ class Report:
         return self.traffic_bytes / self.bound_bytes - 1
 
     def __str__(self) -> str:
-        share = "optimum of its space" if self.complete else "best so far (the budget was spent)"
+        why = "interrupted" if self.interrupted else "the budget was spent"
+        share = "optimum of its space" if self.complete else f"best so far ({why})"
         if self.mapper:
             share = f"mapping of {self.mapper}, better than the {share}"
         pruned = ", ".join(f"{n:,} {why}" for why, n in self.pruned.items() if n)
@@ -107,12 +88,16 @@ class Report:
 
 @dataclass(frozen=True)
 class Found:
-    """Mappings that nothing beats, with their costs (columns as in `columns`), and the report."""
+    """Mappings that nothing beats, with their costs (columns as in `columns`), and the report.
+
+    `score` is that of the first. Where there is none, `mappings` holds one that says why.
+    """
 
     columns: tuple[Column, ...]
     costs: np.ndarray
     mappings: tuple[Mapping, ...]
     report: Report
+    score: float = np.inf
 
 
 def place(
@@ -121,8 +106,16 @@ def place(
     """Place any cascade; at each design point the best of the space by the objective.
 
     Where nothing fits, the mapping that needs the least room, which the simulator refuses with what
-    is missing. Raises `InputError` for an architecture with ports or pipelined loops.
+    is missing; where nothing keeps to the constraints, a refusal that says by how much. Raises
+    `InputError` for an architecture with ports or pipelined loops, and for several objectives.
+    Ctrl-C ends it: half of a search is no result of a run.
     """
+    if not isinstance(options.objective, str):
+        columns = ",".join(options.objective)
+        raise InputError(
+            "several objectives have a front of mappings, not one mapping a point: "
+            f"`explore mapping SPEC --front {columns}` lists it; here name one objective"
+        )
     numbers = [np.asarray(v) for v in (*shape.values(), *architecture.parameters.values())]
     count = np.broadcast_shapes((1,), *(n.shape for n in numbers))[0]
     parts = []
@@ -136,6 +129,8 @@ def place(
         if key not in known:
             extents = {k: at(v) for k, v in shape.items()}
             found = optimum(options, cascade, architecture.with_numbers(at), extents)
+            if found.report.interrupted:
+                raise KeyboardInterrupt
             known[key] = found.mappings[0]
         parts.append((np.array([point]), known[key]))
     return MappingParts(tuple(parts), count)
@@ -144,22 +139,26 @@ def place(
 def optimum(
     options: Options, cascade: Cascade, architecture: Architecture, shape: MappingABC[str, Any]
 ) -> Found:
-    """The best mapping of one design point by the objective, with the report."""
-    goal = Goal(_COLUMNS[options.objective], options.objective)
-    found = _found(options, cascade, architecture, shape, goal)
-    room = "buffer_bytes" in goal.columns
-    for name in _OTHERS if options.compare and not room else ():
+    """The best mapping of one design point by the objective, with the report.
+
+    Ctrl-C returns the best so far; before there is any, it is a KeyboardInterrupt.
+    """
+    asked = Asked(options, cascade, architecture, shape)
+    found = _found(asked, options.objective)
+    goal = goal_of(options.objective, options.constraints)
+    compared = options.compare and goal.score is not None and asked.refusal() is None
+    for name in _OTHERS if compared else ():
         other = _other(name, cascade, architecture, shape)
-        costs = evaluate(other) if other is not None else None
-        if other is None or costs is None or costs.infeasible[0] is not None:
+        costs = None if other is None else _costs(other, goal.columns)
+        if other is None or costs is None or not goal.within(costs)[0]:
             continue
-        row = np.array([[getattr(costs, c)[0] for c in goal.columns]])
-        if len(found.costs) and goal.of(found.costs)[0] <= goal.of(row)[0] * (1 + 1e-9):
+        score = goal.of(costs)[0]
+        if len(found.costs) and found.score <= score * (1 + 1e-9):
             continue
-        traffic = float(costs.traffic_bytes[0])
+        traffic = float(evaluate(other).traffic_bytes[0])
         report = replace(found.report, mapper=name, traffic_bytes=traffic, lacking="")
-        noted = replace(other, notes=f"{other.notes[0]} ({report})")
-        found = Found(goal.columns, row, (noted,), report)
+        own = waited(replace(other, notes=f"{other.notes[0]} ({report})"), goal, costs[0])
+        found = Found(goal.columns, goal.waited(costs), (own,), report, score)
     return found
 
 
@@ -179,6 +178,23 @@ def _other(
     return placed if isinstance(placed, Mapping) else None
 
 
+def _costs(mapping: Mapping, columns: tuple[Column, ...]) -> np.ndarray | None:
+    """The costs of a mapping of another mapper as a row, if it can be at all."""
+    found = evaluate(mapping)
+    if found.infeasible[0] is not None:
+        return None
+    room = 0.0
+    for choice in mapping.phases:
+        phase = choice.options[int(np.ravel(choice.index)[0])]
+        own = 0.0
+        for memory in mapping.architecture.memories[1:]:  # what is beyond its size spills
+            needed = float(np.ravel(footprint_bytes(mapping, phase, memory.name))[0])
+            own += min(needed, float(memory.size_bytes))
+        room = max(room, own)
+    row = [room if c == "buffer_bytes" else float(getattr(found, c)[0]) for c in columns]
+    return np.array([row])
+
+
 def front(
     options: Options,
     cascade: Cascade,
@@ -187,84 +203,84 @@ def front(
     columns: tuple[Column, ...] = ("latency_s", "energy_pj"),
 ) -> Found:
     """All mappings of one design point that no other beats in every column."""
-    return _found(options, cascade, architecture, shape, Goal(columns))
+    return _found(Asked(options, cascade, architecture, shape), columns)
 
 
-def _found(
-    options: Options,
-    cascade: Cascade,
-    architecture: Architecture,
-    shape: MappingABC[str, Any],
-    goal: Goal,
-) -> Found:
-    begun = time.perf_counter()
-    spaces = _spaces(options, cascade, architecture, shape)
-    limits = Limits(options.budget or np.inf, whole=options.fusion == "whole")
-    if options.seed is not None:
-        limits = replace(limits, shuffled=random.Random(options.seed))
-    result = search(spaces, goal, limits=limits)
-    lacking = ""
-    if not len(result.costs) and result.complete:
-        spaces = _spaces(options, cascade, architecture, shape)
-        least = Goal(("buffer_bytes", "energy_pj"), "buffer_bytes")
-        needed = search(spaces, least, unlimited=True, limits=replace(limits))
-        result = replace(needed, count=_sum(result.count, needed.count))
-        if len(needed.costs):
-            room = float(needed.costs[:, 0].min())
-            have = float(sum(m.size_bytes for m in architecture.memories[1:]))
-            lacking = (
-                f"nothing fits: the mapping that needs the least room takes {room:,.0f} bytes on "
-                f"chip of {have:,.0f}, so {room - have:,.0f} more would do"
-            )
-        goal = least
-    seconds = time.perf_counter() - begun
-    bound = bound_bytes(cascade, spaces[0].problem)
-    if not len(result.costs):
-        empty = Mapping(cascade, architecture, cascade.resolve_shape(shape), ())
-        nothing = _report(result, seconds, bound, np.nan, "no mapping of the space is legal")
-        return Found(goal.columns, result.costs, (replace(empty, notes=str(nothing)),), nothing)
-    order = np.argsort(goal.of(result.costs), kind="stable")
-    order = order[:1] if goal.score is not None else order
-    mappings = []
-    report: Report | None = None
-    for i in order:
-        space, plan = result.plans[i]
-        single, phases, words = space.mapping(plan)
-        mapping = Mapping(
-            single.cascade, architecture, single.shape, tuple(PhaseChoice((p,)) for p in phases)
-        )
-        if report is None:
-            report = _report(result, seconds, bound, _traffic(mapping), lacking)
-        again = f"{', '.join(space.about)} made again; " if space.about else ""
-        mappings.append(replace(mapping, notes=f"{again}{'; then '.join(words)} ({report})"))
-    assert report is not None
-    return Found(goal.columns, result.costs[order], tuple(mappings), report)
-
-
-def _spaces(
+def changes(
     options: Options, cascade: Cascade, architecture: Architecture, shape: MappingABC[str, Any]
-) -> list[Space]:
-    ways = rewrites(cascade) if options.recompute else [((), cascade)]
-    spaces = []
-    for about, own in ways:
-        copies = frozenset(own.tensors) - frozenset(cascade.tensors)
-        spaces.append(Space(problem(own, architecture, shape, options.tiles, copies), about))
-    return spaces
+) -> list[Change]:
+    """Where nothing fits: for each memory, constraint and extent by itself, the smallest change
+    with which something does. Extents are looked for by halving, each step a search."""
+    asked = Asked(options, cascade, architecture, shape)
+    return smallest_changes(asked, extents=True) if asked.refusal() is None else []
 
 
-def _traffic(mapping: Mapping) -> float:
-    costs = [evaluate_phase(mapping, c.options[0], explain=False) for c in mapping.phases]
-    return float(np.ravel(combine(costs).traffic_bytes)[0])
+def _found(asked: Asked, wanted: Objective | Columns) -> Found:
+    """What there is of an objective, or of a front of columns."""
+    begun = time.perf_counter()
+    if (refusal := asked.refusal()) is not None:
+        return _nothing(asked, None, 0.0, refusal)
+    with interruptible() as stopped:
+        answer = asked.answer(wanted, stopped)
+        found: list[Change] = []
+        if not len(answer.picked) and answer.found.complete:
+            found = smallest_changes(asked, stopped=stopped)
+        if stopped() and not len(answer.picked):
+            raise KeyboardInterrupt
+        interrupted = stopped()
+    seconds = time.perf_counter() - begun
+    if not len(answer.picked):
+        return _lacking(asked, answer, seconds, found)
+    mappings = [asked.mapping(answer, at) for at in range(len(answer.picked))]
+    report = _report(asked, answer.found, seconds, mappings[0][2], interrupted=interrupted)
+    noted = tuple(replace(mapping, notes=f"{words} ({report})") for mapping, words, _ in mappings)
+    score = float(answer.goal.of(answer.found.costs[answer.picked])[0])
+    return Found(answer.goal.columns, answer.costs, noted, report, score)
 
 
-def _sum(one: Count, other: Count) -> Count:
-    total = replace(one)
-    total.add(other)
-    return total
+def _lacking(asked: Asked, answer: Answer, seconds: float, enough: Sequence[Change]) -> Found:
+    """Nothing fits: why, and with what something would.
+
+    Where that is room alone, the mapping that needs the least of it, which the simulator refuses.
+    """
+    constraints = asked.options.constraints
+    limited = bool(constraints.of_columns) or constraints.power_w is not None
+    what = "no mapping keeps to the constraints" if limited else "nothing fits"
+    if not answer.found.complete:
+        count = answer.found.count.costed
+        return _nothing(asked, answer, seconds, f"{what} of {count:,} costed: the budget is spent")
+    if enough:
+        would = "; or ".join(map(str, enough))
+        text = f"{what}: it would, by the smallest change of one number alone, with {would}"
+    else:
+        text = f"{what}, and no change of a memory or a constraint alone is enough"
+    if limited or not enough:
+        return _nothing(asked, answer, seconds, text)
+    mapping, words, traffic = asked.mapping(enough[0].answer, 0)
+    report = _report(asked, answer.found, seconds, traffic, text)
+    mapping = replace(mapping, notes=f"{words} ({report})")
+    return Found(answer.goal.columns, answer.costs, (mapping,), report)
 
 
-def _report(result: Searched, seconds: float, bound: float, traffic: float, lacking: str) -> Report:
-    count = result.count
+def _nothing(asked: Asked, answer: Answer | None, seconds: float, text: str) -> Found:
+    """No mapping at all, and why."""
+    goal = goal_of(asked.options.objective, Constraints()) if answer is None else answer.goal
+    none = Searched(goal, Count(), 0, np.zeros((0, len(goal.columns))), [], True)
+    report = _report(asked, none if answer is None else answer.found, seconds, np.nan, text)
+    extents = asked.problem.at(0).shape
+    empty = Mapping(asked.cascade, asked.architecture, extents, (), refusal=text)
+    return Found(goal.columns, none.costs, (empty,), report)
+
+
+def _report(
+    asked: Asked,
+    found: Searched,
+    seconds: float,
+    traffic: float,
+    lacking: str = "",
+    interrupted: bool = False,
+) -> Report:
+    count = found.count
     pruned = {
         "not legal": count.illegal,
         "too large": count.too_large,
@@ -272,20 +288,21 @@ def _report(result: Searched, seconds: float, bound: float, traffic: float, lack
         "beyond a bound": count.bounded,
     }
     return Report(
-        result.complete,
+        found.complete,
         count.covered,
         count.costed,
         count.valid,
         pruned,
-        result.structures,
-        result.structures_bounded,
-        result.runs,
-        result.runs_bounded,
+        found.structures,
+        found.structures_bounded,
+        found.runs,
+        found.runs_bounded,
         seconds,
-        bound,
+        bound_bytes(asked.cascade, asked.problem),
         traffic,
         lacking,
+        interrupted=interrupted,
     )
 
 
-__all__ = ["NAME", "Found", "Options", "Report", "front", "optimum", "place"]
+__all__ = ["NAME", "Found", "Options", "Report", "changes", "front", "optimum", "place"]

@@ -8,13 +8,14 @@ other beats are kept.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from einsum_cascade import Cascade
-from mappers.search.fronts import Column, Front, beaten, front_of, join
+from mappers.search.fronts import Column, Front, front_of, join
+from mappers.search.goals import Goal
 from mappers.search.price import Count, Layout, open_structure, rebuild, search_structure
 from mappers.search.problem import Problem
 from mappers.search.structures import Binding, Structure, structures
@@ -27,36 +28,20 @@ Plan = tuple[tuple[Run, int | None, int], ...]
 """For each phase its run, the tiles of the cascade's own that it is for, and the position in the
 front of both."""
 
-Score = str
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What is minimized: all `columns` at once, or with a `score` that one number."""
-
-    columns: tuple[Column, ...]
-    score: Score | None = None
-
-    def of(self, costs: np.ndarray) -> np.ndarray:
-        """The score of rows of costs, less energy (or what is last) breaking ties."""
-        if self.score == "edp":
-            result: np.ndarray = costs[..., 0] * costs[..., 1]
-            return result
-        return np.asarray(costs[..., 0])
-
 
 @dataclass
 class Limits:
-    """How far a search goes: candidates that are costed; only phases of all Einsums (`whole`), or
-    any. With `shuffled`, runs are looked at in that order."""
+    """How far a search goes: candidates that are costed, until it is `stopped`; only phases of all
+    Einsums (`whole`), or any. With `shuffled`, runs are looked at in that order."""
 
     candidates: float = np.inf
     whole: bool = False
     shuffled: random.Random | None = None
+    stopped: Callable[[], bool] = bool
 
     def reached(self, count: Count) -> bool:
         """Whether it is over."""
-        return count.costed >= self.candidates
+        return count.costed >= self.candidates or self.stopped()
 
 
 @dataclass
@@ -119,10 +104,8 @@ def runs_of(problem: Problem) -> list[Run]:
     return sorted(((i, j) for i in cut for j in cut if i < j), key=lambda r: (r[0] - r[1], r))
 
 
-def search(
-    spaces: Sequence[Space], goal: Goal, unlimited: bool = False, limits: Limits | None = None
-) -> Searched:
-    """Search all spaces. With `unlimited` as if every memory had room for everything."""
+def search(spaces: Sequence[Space], goal: Goal, limits: Limits | None = None) -> Searched:
+    """Search all spaces."""
     limits = limits or Limits()
     result = Searched(goal, Count(), 0, np.zeros((0, len(goal.columns))), [], True)
     work: list[tuple[Space, Run]] = []
@@ -136,22 +119,17 @@ def search(
     if limits.shuffled is not None:
         limits.shuffled.shuffle(rest)
     result.runs = len(whole) + len(rest)
-    try:
-        for space, run in (*whole, *rest):
-            if not _one(space, run, goal, unlimited, limits, result):
-                result.runs_bounded += 1
-            if limits.reached(result.count):
-                result.complete = False
-                break
-    except KeyboardInterrupt:
-        result.complete = False
+    for space, run in (*whole, *rest):
+        if not _one(space, run, goal, limits, result):
+            result.runs_bounded += 1
+        if limits.reached(result.count):
+            result.complete = False
+            break
     _plans(spaces, goal, result)
     return result
 
 
-def _one(
-    space: Space, run: Run, goal: Goal, unlimited: bool, limits: Limits, result: Searched
-) -> bool:
+def _one(space: Space, run: Run, goal: Goal, limits: Limits, result: Searched) -> bool:
     """Search the phases of one run, but for what the bounds of all else prove useless."""
     around = _around(space, run, goal.columns)
     if around is None:
@@ -159,13 +137,13 @@ def _one(
 
     def alive(costs: np.ndarray) -> np.ndarray:
         total = join(goal.columns, costs, around)
-        return _useful(total, goal, result.costs)
+        return goal.useful(total, result.costs)
 
     if not alive(space.least[run][None])[0]:
         return False
     problem = space.problem
     memories = problem.architecture.memories[1:]
-    capacity = {m.name: np.inf if unlimited else float(m.size_bytes) for m in memories}
+    capacity = {m.name: float(m.size_bytes) for m in memories}
     fronts = {
         part: space.fronts.setdefault((run, part), Front(len(goal.columns)))
         for part in space.parts(run)
@@ -187,20 +165,6 @@ def _one(
             break
     _plans([space], goal, result)
     return True
-
-
-def _useful(total: np.ndarray, goal: Goal, best: np.ndarray) -> np.ndarray:
-    """Which rows are beaten by no whole mapping that there is."""
-    if not len(best):
-        return np.ones(len(total), dtype=bool)
-    if goal.score is None:
-        return ~beaten(total, best)
-    score, least = goal.of(total), goal.of(best).min()
-    if goal.score == "edp":
-        return np.asarray(score < least)
-    first = best[np.lexsort(best.T[::-1])[0]]
-    equal = (score <= least) & (total[:, -1] < first[-1])
-    return np.asarray((score < least) | equal)
 
 
 def _around(space: Space, run: Run, columns: Sequence[Column]) -> np.ndarray | None:
@@ -315,4 +279,4 @@ def bound_bytes(cascade: Cascade, problem: Problem) -> float:
     return float(np.min(words * on.architecture.word_bytes))
 
 
-__all__ = ["Goal", "Limits", "Run", "Searched", "Space", "bound_bytes", "least", "search"]
+__all__ = ["Limits", "Run", "Searched", "Space", "bound_bytes", "least", "search"]

@@ -36,10 +36,14 @@ def timeline(mapping: Mapping, *, ports: bool = True, steady: bool = True) -> Ti
     simulated. Raises `CannotRun` when a phase cannot run at all in the rooms that it has.
     """
     parts = []
-    for choice in mapping.phases:
-        _, streams, run = _simulated(mapping, choice.options[0], ports, steady)
-        parts.append(_told(mapping, streams, run))
     clock = float(mapping.architecture.clock_hz)
+    for choice in mapping.phases:
+        phase = choice.options[0]
+        if not phase.einsums:
+            parts.append(_pause(phase, clock))
+            continue
+        _, streams, run = _simulated(mapping, phase, ports, steady)
+        parts.append(_told(mapping, streams, run))
     return joined(parts, clock, [a.name for a in mapping.architecture.arrays])
 
 
@@ -49,6 +53,7 @@ def programs(mapping: Mapping) -> list[Program]:
     Every task is listed, so it is for small problems. Raises as `timeline` does.
     """
     phases = [choice.options[0] for choice in mapping.phases]
+    phases = [phase for phase in phases if phase.einsums]
     return [program_of(*_simulated(mapping, phase, ports=False, steady=False)) for phase in phases]
 
 
@@ -122,6 +127,14 @@ def _told(mapping: Mapping, streams: Streams, run: Run) -> Timeline:
         unit_times(run, stretches, list((*streams.arrays, *streams.ports)), end),
         critical_path(run, stretches, end),
         float(sum(stream.count for stream in streams.all)),
+    )
+
+
+def _pause(phase: Phase, clock_hz: float) -> Timeline:
+    """A phase in which nothing runs."""
+    cycles = float(phase.stall_cycles)
+    return Timeline(
+        clock_hz, cycles, (), (Stretch(0.0, cycles, 1.0),), {}, {phase.name: cycles}, 0.0
     )
 
 

@@ -105,3 +105,24 @@ def test_another_program_has_other_keys(keys, monkeypatch):
     before = keys()
     monkeypatch.setattr("explore.sweeps.keys.code_version", lambda: "another")
     assert not set(before) & set(keys())
+
+
+def test_a_mapping_in_a_file_counts_with_what_it_says(tmp_path):
+    from typer.testing import CliRunner
+
+    from explore.cli import app
+
+    spec, file = tmp_path / "spec.yaml", tmp_path / "mine.yaml"
+    text = SPEC[: SPEC.index("  FLAT")].replace("[1K, 4K]", "1K").replace("[1, 64]", "1")
+    spec.write_text(text)
+    done = CliRunner().invoke(app, ["mapping", str(spec), "--out", str(file)])
+    assert done.exit_code == 0, done.output
+    spec.write_text(text.replace("mapper: fusemax", "mapper: {file: mine.yaml}"))
+
+    def keys():
+        return Plan(units(load_experiment(spec)), "latency_s").keys
+
+    before = keys()
+    assert keys() == before
+    file.write_text(file.read_text().replace("P1: ", "P1: 2*"))
+    assert keys() != before
