@@ -8,11 +8,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import Field
 
 from archs.fields import Name, Strict
-from archs.hardware import Number
 from archs.resources import RESOURCES
 from einsum_cascade.source import Document, InputError, Place, check, read_yaml
 
@@ -31,23 +29,6 @@ class Device:
     totals: Mapping[str, float]
     source: str
     description: str = ""
-
-    def utilization(self, need: Mapping[str, Number]) -> dict[str, Number]:
-        """The share of each total that `need` takes: 1 is all of it, more does not fit.
-
-        Of something that the device does not have, nothing is 0 and anything is infinite.
-
-        >>> {k: float(v) for k, v in load_device("zcu102").utilization({"DSP": 1260}).items()}
-        {'DSP': 0.5}
-        """
-        return {name: _share(needed, self.totals[name]) for name, needed in need.items()}
-
-
-def _share(needed: Number, total: float) -> Number:
-    needed = np.asarray(needed, dtype=np.float64)
-    if total:
-        return (needed / total)[()]
-    return np.where(needed > 0, np.inf, 0.0)[()]
 
 
 class _Totals(Strict):

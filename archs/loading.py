@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,23 @@ class ArchitectureFile:
                 )
             values[path] = value
         return _Resolver(self, values, place).architecture()
+
+    def on_device(
+        self, device: str | Mapping[str, Any], base: Path | None = None, place: Place | None = None
+    ) -> ArchitectureFile:
+        """The same design for another FPGA (as `load_device` takes one; `base` is for a path).
+
+        What a board draws is said of the file's own device alone: on another, `power_w` is 0, which
+        leaves the energy out. Raises `InputError` for a device that there is not, and for an
+        architecture that is not made for an FPGA.
+        """
+        if self.schema.device is None:
+            raise InputError(f"architecture {self.name!r} is for no device", place)
+        own = load_device(self.schema.device, Path(self.document.file).parent)
+        other = load_device(device, base, place)
+        totals = {"name": other.name, "source": other.source, "totals": dict(other.totals)}
+        changed = {"device": totals, "power_w": self.schema.power_w if other == own else 0.0}
+        return replace(self, schema=self.schema.model_copy(update=changed))
 
 
 def load_architecture(

@@ -3,14 +3,12 @@
 Every function takes numbers or arrays (one entry a design point) and rounds widths, depths and
 banks up to whole ones; zero of something needs nothing. The estimates count the datapath and its
 memories. Control, the multiplexers between shared units and what a tool replicates to meet timing
-are not counted, so LUT and FF are below what a tool reports. `BASIS` says of each estimate what it
-rests on, and what of it nothing published confirms.
+are not counted, so LUT and FF are below what a tool reports. Each function says what its estimate
+rests on, and what of it nothing published confirms (unvalidated).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -30,43 +28,6 @@ _URAM_SHAPE = (72, 4096)
 _LUTRAM_DEPTH = 64
 SMALL_BITS = 1024
 """A memory of at most so many bits is made of LUTs, unless its kind is said."""
-
-
-@dataclass(frozen=True)
-class Basis:
-    """What an estimate rests on, and what of it is `unvalidated`: confirmed by nothing published.
-
-    An empty `unvalidated` says that the estimate is the geometry of the primitives and no more.
-    """
-
-    source: str
-    unvalidated: str = ""
-
-
-BASIS: Mapping[str, Basis] = {
-    "multiplier": Basis(
-        "DSP: AMD UG579, UltraScale Architecture DSP Slice (27x18 signed multiplier, 17-bit shift "
-        "between cascaded slices)",
-        "LUT and FF beside the slices; multipliers of LUTs; that a tool keeps to the fewest slices",
-    ),
-    "adder": Basis(
-        "AMD UG574, UltraScale Architecture CLB (carry chain: a LUT and a flip-flop a bit)",
-        "that every result is registered once",
-    ),
-    "registers": Basis("a flip-flop a bit"),
-    "divider": Basis(
-        "restoring division unrolled, one quotient bit a stage (Ercegovac and Lang, Digital "
-        "Arithmetic, chapter 5) on carry chains (AMD UG574)",
-        "all of it: a tool may turn registers that only delay into shift registers of LUTs",
-    ),
-    "buffer": Basis(
-        "AMD UG573, UltraScale Architecture Memory Resources (shapes of block RAM and UltraRAM); "
-        "AMD UG574 (64 bits of memory a LUT)",
-        "the border of 1,024 bits between LUTs and block RAM (it is the default that AMD UG1399 "
-        "gives for FIFOs); address and output logic",
-    ),
-}
-"""For each kind of component, what its estimate rests on."""
 
 
 def _whole(number: Number) -> Number:
@@ -237,3 +198,24 @@ def need_of_buffer(
         BRAM18=np.where(small, 0.0, bram18_of(*size))[()],
         LUT=np.where(small, lut_of_lutram(*size), 0.0)[()],
     )
+
+
+def need_of_table(
+    entry_bits: Number, entries: Number, below_bits: Number, width_bits: Number
+) -> dict[str, Number]:
+    """A function by a table of `entries` and straight lines between them, a result a cycle.
+
+    The table, which two neighbours are read from; the product of their difference (a sign more) and
+    the `below_bits` of the argument below the step (a sign more); four sums of `width_bits`: |x|,
+    the difference, the line, and what it is added to or taken from (ReLU(x), for GELU). Edge-MoE's
+    GELU, released source; how it is built is inferred, and unvalidated.
+
+    >>> {name: int(n) for name, n in need_of_table(22, 177, 17, 32).items() if n}
+    {'DSP': 1, 'BRAM18': 1, 'LUT': 128, 'FF': 128}
+    """
+    parts = [
+        need_of_buffer(entry_bits, entries),
+        need_of_multiplier(entry_bits + 1, np.maximum(below_bits, 0.0) + 1),
+        *[need_of_adder(width_bits)] * 4,
+    ]
+    return {name: sum((part[name] for part in parts), 0.0) for name in RESOURCES}

@@ -28,6 +28,7 @@ from archs.resources import (
     need_of_divider,
     need_of_multiplier,
     need_of_registers,
+    need_of_table,
 )
 from einsum_cascade.source import InputError
 
@@ -70,6 +71,18 @@ class BufferSchema(Strict):
     kind: BufferKind = "auto"
 
 
+class TableSchema(Strict):
+    """A function by a table of `entries` of `entry` bits, with straight lines between them.
+
+    `below` are the bits of the argument below the step, `width` is that of the result.
+    """
+
+    entry: NonNegative
+    entries: NonNegative
+    below: NonNegative
+    width: NonNegative
+
+
 class GivenSchema(Strict):
     """The resources of a circuit that is known, or estimated elsewhere."""
 
@@ -95,6 +108,7 @@ class ComponentSchema(Cited):
     registers: FlipFlopsSchema | None = None
     divider: DividerSchema | None = None
     buffer: BufferSchema | None = None
+    table: TableSchema | None = None
     given: GivenSchema | None = None
 
     @model_validator(mode="after")
@@ -116,11 +130,11 @@ class ComponentSchema(Cited):
 
     @property
     def kind(self) -> str:
-        """The kind of circuit, a key of `archs.resources.BASIS` or `given`."""
+        """The kind of circuit, one of `KINDS`."""
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
 
-KINDS = ("multiplier", "adder", "registers", "divider", "buffer", "given")
+KINDS = ("multiplier", "adder", "registers", "divider", "buffer", "table", "given")
 """The kinds of component."""
 
 
@@ -177,6 +191,8 @@ def _need_of_one(component: ComponentSchema, path: str, at: At) -> Mapping[str, 
     if component.buffer is not None:
         width, depth, banks = (at(f"{path}.{key}") for key in ("width", "depth", "banks"))
         return need_of_buffer(width, depth, banks, component.buffer.kind)
+    if component.table is not None:
+        return need_of_table(*(at(f"{path}.{key}") for key in TableSchema.model_fields))
     given = component.given
     return {r: 0.0 if getattr(given, r) is None else at(f"{path}.{r}") for r in RESOURCES}
 

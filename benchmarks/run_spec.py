@@ -41,7 +41,7 @@ def once(arguments: list[str]) -> tuple[float, float]:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
         peak = 0.0
         while process.poll() is None:
-            peak = max(peak, _resident_megabytes(process.pid))
+            peak = max(peak, resident_megabytes(process.pid))
             time.sleep(0.005)
         seconds = time.perf_counter() - begin
     if process.returncode:
@@ -49,7 +49,7 @@ def once(arguments: list[str]) -> tuple[float, float]:
     return seconds, peak
 
 
-def _resident_megabytes(pid: int) -> float:
+def resident_megabytes(pid: int) -> float:
     """Resident memory of a process and all below it; shared pages are counted in proportion."""
     total = 0.0
     try:
@@ -57,7 +57,7 @@ def _resident_megabytes(pid: int) -> float:
         total += next(int(x.split()[1]) for x in rollup.splitlines() if x.startswith("Pss:")) / 1024
         for task in os.listdir(f"/proc/{pid}/task"):
             for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
-                total += _resident_megabytes(int(child))
+                total += resident_megabytes(int(child))
     except (OSError, StopIteration):
         pass
     return total

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 import polars as pl
-from run_spec import ROOT, _resident_megabytes
+from run_spec import ROOT, resident_megabytes
 
 from explore.sweeps.read import results
 
@@ -75,7 +75,7 @@ def measured_with_cpu(spec: Path, out: Path, *options: str) -> tuple[float, floa
     process = started(spec, out, *options)
     peak = 0.0
     while process.poll() is None:
-        peak = max(peak, _resident_megabytes(process.pid))
+        peak = max(peak, resident_megabytes(process.pid))
         time.sleep(0.05)
     seconds = time.perf_counter() - begin
     if process.returncode:

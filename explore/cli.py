@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from explore import mapping_cli, sweep_cli
+from explore.tables import engineering, print_table
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -310,7 +310,7 @@ def trace_command(
     folder = out.parent if single else out
     for run, name in zip(runs, names, strict=True):
         write_trace(run, folder / name)
-        typer.echo(f"{run.result.name}: {_engineering(run.result.latency_s, 's')}, {folder / name}")
+        typer.echo(f"{run.result.name}: {engineering(run.result.latency_s, 's')}, {folder / name}")
         if (text := warning(run)) is not None:
             typer.echo(f"note: {text}", err=True)
     if not single:
@@ -379,12 +379,12 @@ def _print_agreement(found: list[Disagreement], both: tuple[str, ...], rows: int
         typer.echo("level cycle has no memory ports: both levels with memories that answer at once")
     head = ("design", "model", "kernel", "tokens", "batch", *both, "gap", "tasks", "effect")
     cells = [
-        (*_point_cells(d.first), _engineering(d.first.latency_s, "s"),
-         _engineering(d.second.latency_s, "s"), "" if d.gap is None else f"{100 * d.gap:+.3f} %",
+        (*_point_cells(d.first), engineering(d.first.latency_s, "s"),
+         engineering(d.second.latency_s, "s"), "" if d.gap is None else f"{100 * d.gap:+.3f} %",
          _count(d.second.tasks if d.second.tasks is not None else d.first.tasks), d.effect)
         for d in found[:rows]
     ]  # fmt: skip
-    _print_table(f"{both[1]} against {both[0]}, the largest gaps first", head, cells)
+    print_table(f"{both[1]} against {both[0]}, the largest gaps first", head, cells)
     if len(found) > rows:
         typer.echo(f"{len(found) - rows} more points agree better")
 
@@ -398,7 +398,7 @@ def _print_agreement(found: list[Disagreement], both: tuple[str, ...], rows: int
     ]  # fmt: skip
     within = f"within {agreement.WITHIN:.0%}"
     about = ("design", "points", "median gap", "largest gap", within, "at one level only")
-    _print_table("by design", about, summary)
+    print_table("by design", about, summary)
 
 
 @app.command("numerics")
@@ -420,7 +420,7 @@ def numerics_command(spec: SpecFile, out: Out = None, force: Force = False) -> N
             [f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row]
             for row in part.select(used[1:]).iter_rows()
         ]
-        _print_table(str(study), used[1:], cells)
+        print_table(str(study), used[1:], cells)
     paths = numerics.draw_figures(rows, folder / FIGURES, schema.figures)
     typer.echo(f"{len(rows)} rows in {file}, {len(paths)} figure files in {folder / FIGURES}")
 
@@ -568,9 +568,9 @@ def _print_summary(rows: list[Summary], baseline: str | None) -> None:
                 + (f" ({row.infeasible} of {row.points} infeasible)" if row.infeasible else ""),
                 plain(row.mean_rank, ".2f"),
                 *(ratios if baseline else ()),
-                _engineering(row.latency_s, "s"),
-                _engineering(energy_j, "J"),
-                _engineering(row.traffic_bytes, "B"),
+                engineering(row.latency_s, "s"),
+                engineering(energy_j, "J"),
+                engineering(row.traffic_bytes, "B"),
                 *(plain(getattr(row, column), ".1%") for column in utils.values()),
                 row.bottleneck,
             )
@@ -589,7 +589,7 @@ def _print_resources(rows: list[Resources]) -> None:
     if rows:
         cells = [(row.design, row.device, *(cell(row, kind) for kind in kinds)) for row in rows]
         title = "FPGA resources (estimates, unvalidated) and their share of the device"
-        _print_table(title, ["design", "device", *kinds], cells)
+        print_table(title, ["design", "device", *kinds], cells)
 
 
 def _print_published(rows: list[Beside]) -> None:
@@ -599,13 +599,13 @@ def _print_published(rows: list[Beside]) -> None:
         return "-" if ratio is None else f"{ratio:.2f}x"
 
     cells = [
-        (row.name, _engineering(row.latency_s, "s"), _engineering(row.energy_j, "J"),
+        (row.name, engineering(row.latency_s, "s"), engineering(row.energy_j, "J"),
          times(row.latency_ratio), times(row.energy_ratio), row.ours)
         for row in rows
     ]  # fmt: skip
     if cells:
         head = ["published", "latency", "energy", "latency, times", "energy, times", "that of"]
-        _print_table("published by others, and over what is computed here", head, cells)
+        print_table("published by others, and over what is computed here", head, cells)
 
 
 def _print_levels(results: list[PointResult]) -> None:
@@ -617,11 +617,11 @@ def _print_levels(results: list[PointResult]) -> None:
     head = ["design", "model", "kernel", "tokens", "batch", "latency"]
     head += [*(f"{unit} {shown} %" for unit in units), "largest stall", "critical path"]
     cells = [
-        (*_point_cells(r), _engineering(r.latency_s, "s") + ("*" if r.extrapolated else ""),
+        (*_point_cells(r), engineering(r.latency_s, "s") + ("*" if r.extrapolated else ""),
          *(unit_text(r, unit) for unit in units), r.reason or stall_text(r), term_text(r))
         for r in results
     ]  # fmt: skip
-    _print_table("", head, cells)
+    print_table("", head, cells)
     if any(r.extrapolated for r in results):
         typer.echo("* extrapolated from a steady state")
 
@@ -636,22 +636,6 @@ def _count(number: float | None) -> str:
     return "-" if number is None else f"{number:.6g}"
 
 
-def _print_table(title: str, head: Sequence[str], cells: Iterable[Sequence[str]]) -> None:
-    """Words to the left, what begins with a digit or a sign to the right."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    rows = list(cells)
-    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD)
-    for i, name in enumerate(head):
-        numbers = all(not row[i] or row[i][0] in "+-.0123456789" for row in rows)
-        table.add_column(name, justify="right" if numbers else "left", no_wrap=i == 0 or numbers)
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 200, markup=False).print(table)
-
-
 def _points_compared(row: Summary) -> str:
     """What the means of a kernel are over."""
     if row.compared == row.points:
@@ -660,19 +644,6 @@ def _points_compared(row: Summary) -> str:
         return f"no means: none of the {row.points} points is feasible for all designs"
     count = f"{row.compared} of {row.points} points"
     return f"means over the {count} that are feasible for all designs that have any"
-
-
-def _engineering(value: float | None, unit: str) -> str:
-    """A number with the SI prefix that leaves one to three digits before the point.
-
-    >>> _engineering(0.00123, "s"), _engineering(2.5e12, "B")
-    ('1.23 ms', '2.5 TB')
-    """
-    if value is None:
-        return "-"
-    thousands = math.floor(math.log10(abs(value)) / 3) if value else 0
-    thousands = min(max(thousands, -4), 6)
-    return f"{value / 1000.0**thousands:.4g} {'pnum kMGTPE'[thousands + 4].strip()}{unit}"
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,8 @@ class DesignResult:
     """A design at all points of a grid: swept and derived values, an evaluation a kernel.
 
     `unmet` says for each point which rule of the spec could not be met there, or is None.
-    `refusal` is the error of a design that can be placed at no point.
+    `failed` says whether there are points that cannot even be placed; `refusal` is the error of a
+    design that can be placed at none.
     """
 
     design: Design
@@ -53,7 +54,13 @@ class DesignResult:
     values: dict[str, Array]
     kernels: dict[str, Evaluation]
     unmet: Array
+    failed: bool = False
     refusal: InputError | None = None
+
+    def reasons(self, kernel: str) -> Array:
+        """Why each point cannot be, or None."""
+        infeasible = self.kernels[kernel].infeasible
+        return np.where(infeasible == None, self.unmet, infeasible)  # noqa: E711  (elementwise)
 
 
 def evaluate_design(grid: Grid, design: Design, accounting: str) -> DesignResult:
@@ -62,46 +69,62 @@ def evaluate_design(grid: Grid, design: Design, accounting: str) -> DesignResult
     Points that a mapper or the shape of the cascade refuses are infeasible, with that reason.
     Raises `InputError` where an expression of the spec has no value at any point.
     """
-    return evaluate_points(grid, design, points_of(grid), accounting)
+    found = evaluate_points(grid, design, points_of(grid), accounting)
+    error = found.refusal
+    if error is None:
+        return found
+    if error.place is not None and error.place.line is not None:  # an expression of the spec
+        raise error
+    refusal = InputError(error.message, design.place, allowed=error.allowed, found=error.found)
+    return replace(found, refusal=refusal)
 
 
-def evaluate_points(grid: Grid, design: Design, points: Points, accounting: str) -> DesignResult:
-    """The same at any points over the axes of a grid."""
-    try:
-        return _evaluated(grid, design, points, accounting)
-    except InputError as error:
-        first = error
-
-    def attempt(chosen: Array) -> InputError | None:
-        try:
-            _evaluated(grid, design, points[chosen], accounting)
-        except InputError as error:
-            return error
-        return None
-
-    reasons = np.full(len(points), None, dtype=object)
-    for chosen, refused in _refused(points, np.arange(len(points)), first, attempt):
-        reasons[chosen] = refused.message
-    good = reasons == None  # noqa: E711  (elementwise)
-    if good.any():
-        found = _evaluated(grid, design, points[good], accounting)
-        return _among_all(found, points, good, reasons)
-    if first.place is not None and first.place.line is not None:  # an expression of the spec
-        raise first
-    refusal = InputError(first.message, design.place, allowed=first.allowed, found=first.found)
-    kernels = {kernel: _nowhere(reasons) for kernel in grid.kernels}
-    return DesignResult(design, points, dict(points.swept), kernels, reasons, refusal)
-
-
-def _evaluated(grid: Grid, design: Design, points: Points, accounting: str) -> DesignResult:
-    """A design at points that can all be placed, else InputError."""
+def evaluate_together(grid: Grid, design: Design, points: Points, accounting: str) -> DesignResult:
+    """A design at points in one call. Raises `InputError` when one of them cannot be placed."""
     values, unmet = settled(grid, design, points, accounting)
     kernels = _kernels(grid, design, points, accounting, values)
     full = {name: np.broadcast_to(value, (len(points),)) for name, value in values.items()}
     return DesignResult(design, points, full, kernels, unmet)
 
 
-def _refused(
+def evaluate_points(
+    grid: Grid,
+    design: Design,
+    points: Points,
+    accounting: str,
+    together: Callable[[Grid, Design, Points, str], DesignResult] = evaluate_together,
+) -> DesignResult:
+    """The same at any points over the axes of a grid, of which none stops the others.
+
+    Those for which `together` fails are rows with its message; where it fails for all of them,
+    the first error is the `refusal`.
+    """
+    count = len(points)
+    if not count:
+        return _nowhere(grid, design, points, np.full(0, None, dtype=object))
+    try:
+        return together(grid, design, points, accounting)
+    except InputError as error:
+        first = error
+
+    def failure(chosen: Array) -> InputError | None:
+        try:
+            together(grid, design, points[chosen], accounting)
+        except InputError as error:
+            return error
+        return None
+
+    reasons = np.full(count, None, dtype=object)
+    for chosen, refused in refused_points(points, np.arange(count), first, failure):
+        reasons[chosen] = refused.message
+    good = reasons == None  # noqa: E711  (elementwise)
+    if not good.any():
+        return replace(_nowhere(grid, design, points, reasons), failed=True, refusal=first)
+    found = together(grid, design, points[good], accounting)
+    return replace(_among_all(found, points, good, reasons), failed=True)
+
+
+def refused_points(
     points: Points, chosen: Array, error: InputError, attempt: Callable[[Array], InputError | None]
 ) -> Iterator[tuple[Array, InputError]]:
     """The points among `chosen` that fail, part by part; `error` is how all of them together do.
@@ -120,7 +143,7 @@ def _refused(
         for part in parts:
             failed = attempt(part)
             if failed is not None:
-                yield from _refused(points, part, failed, attempt)
+                yield from refused_points(points, part, failed, attempt)
         return
     yield chosen, error
 
@@ -147,10 +170,10 @@ def _among_all(found: DesignResult, points: Points, good: Array, reasons: Array)
     return DesignResult(found.design, points, values, kernels, unmet)
 
 
-def _nowhere(reasons: Array) -> Evaluation:
-    """The evaluation of points of which none can be placed: reasons alone."""
-    nothing = np.full(len(reasons), np.nan)
-    return Evaluation(
+def _nowhere(grid: Grid, design: Design, points: Points, reasons: Array) -> DesignResult:
+    """A design at points of which none can be placed: reasons alone."""
+    nothing = np.full(len(points), np.nan)
+    evaluation = Evaluation(
         latency_s=nothing,
         compute_s=nothing,
         traffic_bytes=nothing,
@@ -163,11 +186,13 @@ def _nowhere(reasons: Array) -> Evaluation:
         traffic_by_tensor_bytes={},
         lower_bound_bytes=nothing,
         infeasible=reasons,
-        mapping_notes=np.full(len(reasons), "", dtype=object),
+        mapping_notes=np.full(len(points), "", dtype=object),
     )
+    values = points.swept | dict.fromkeys(grid.derive, nothing)
+    return DesignResult(design, points, values, dict.fromkeys(grid.kernels, evaluation), reasons)
 
 
-def _symbols(grid: Grid, points: Points) -> dict[str, Array]:
+def extents_at(grid: Grid, points: Points) -> dict[str, Array]:
     """Extents of the models and of the workload at each point."""
     table = {
         name: np.array([getattr(model, name) for model in grid.models])[points.model]
@@ -206,9 +231,9 @@ def settled(
 
 
 def _check_derived(name: str, value: Array, grid: Grid) -> None:
-    """Hardware is made of positive numbers; an extent is checked where it is used."""
-    if name.startswith("arch.") and np.any(value <= 0):
-        raise InputError(f"{float(np.min(value)):g} is not positive", grid.places[name])
+    """What may be 0, the architecture knows; an extent is checked where it is used."""
+    if name.startswith("arch.") and np.any(value < 0):
+        raise InputError(f"{float(np.min(value)):g} is negative", grid.places[name])
 
 
 def _of(rule: Expression, names: dict[str, Any], grid: Grid, name: str) -> Array:
@@ -226,7 +251,7 @@ def names_at(
     """What an expression may use: extents, values so far (also by their last part), parameters."""
     architecture = design_architecture(design, values)
     names: dict[str, Any] = dict(architecture.parameters)
-    names |= _symbols(grid, points)
+    names |= extents_at(grid, points)
     for name, value in values.items():
         names[name.removeprefix("arch.").removeprefix("shape.")] = value
         names[name] = value
@@ -321,7 +346,7 @@ def attention_problem(
     cascade = design.cascade
     own = own_extents(cascade)
     symbols: dict[str, Any] = {
-        k: v for k, v in _symbols(grid, points).items() if k not in own and k != "S"
+        k: v for k, v in extents_at(grid, points).items() if k not in own and k != "S"
     }
     names = names_at(grid, design, points, values) if design.schema.shape else {}
     for rank, rule in design.schema.shape.items():

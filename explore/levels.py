@@ -293,8 +293,7 @@ def _place(experiment: Experiment, chosen: Selection, index: int, kernel: str) -
     grid = replace(narrowed(experiment, chosen), kernels=(kernel,))
     design = grid.designs[index]
     result = evaluate_design(grid, design, experiment.schema.energy.accounting)
-    found = result.kernels[kernel]
-    reasons = np.where(found.infeasible == None, result.unmet, found.infeasible)  # noqa: E711
+    reasons = result.reasons(kernel)
     good = reasons == None  # noqa: E711  (elementwise)
     attention, linear = None, None
     clock: Any = np.nan

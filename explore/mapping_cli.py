@@ -101,14 +101,14 @@ def mapping_command(
 
 def _print(point: PointMappings, names: list[str]) -> None:
     """One mapping as its loop nest; several as a table."""
-    from explore.cli import _engineering, _print_table
+    from explore.tables import engineering, print_table
     from mappers.drawing import draw
 
     units = {"latency_s": ("s", 1.0), "energy_pj": ("J", 1e-12)}
 
     def cell(column: str, value: float) -> str:
         unit, scale = units.get(column, ("B", 1.0))
-        return _engineering(value * scale, unit)
+        return engineering(value * scale, unit)
 
     if len(point.mappings) == 1:
         row = zip(point.columns, point.costs[0], strict=True)
@@ -125,7 +125,7 @@ def _print(point: PointMappings, names: list[str]) -> None:
     ]  # fmt: skip
     head = ["", *(c.rpartition("_")[0] for c in point.columns), *(["file"] if names else [])]
     title = f"{len(cells)} mappings that none beats in {' and '.join(point.columns)}"
-    _print_table(title, [*head, "mapping"], cells)
+    print_table(title, [*head, "mapping"], cells)
 
 
 def _file_names(points: list[PointMappings]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
-from archs.resources import need_of_adder, need_of_buffer, need_of_multiplier
+from archs.resources import need_of_adder, need_of_multiplier, need_of_table
 from einsum_cascade.expression import parse_expression
 from einsum_cascade.source import InputError, check, read_yaml
 from explore.schema import FiguresSchema, FileName, Strict
@@ -273,13 +273,8 @@ def _lost(found: Mapping[str, int], logits: Any, numbers: Format) -> dict[str, A
 
 
 def _table_need(table: DeltaTable, numbers: Format) -> dict[str, Any]:
-    """A table, the product of a difference of entries and what is below the step, four sums."""
     below = numbers.fraction + int(np.log2(table.step))
-    return _summed(
-        need_of_buffer(table.entry.width, table.entries),
-        need_of_multiplier(table.entry.width + 1, max(below, 0) + 1),
-        *[need_of_adder(numbers.width)] * 4,
-    )
+    return _summed(need_of_table(table.entry.width, table.entries, below, numbers.width))
 
 
 def _statistic_need(numbers: Format) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,69 +18,86 @@ from explore.spec import Grid
 if TYPE_CHECKING:
     import polars as pl
 
+    from sim import Evaluation
+
 CSV, PARQUET, SPEC, FIGURES = "results.csv", "results.parquet", "spec.yaml", "figures"
 POINT = ("family", "model", "kernel", "batch", "seq_len")
 FIRST = ("design", "latency_s", "traffic_bytes", "energy_pj", "util_2d", "util_1d", "area_um2")
 
 
 def rows_of(grid: Grid, result: DesignResult) -> pl.DataFrame:
-    """The rows of one design on one grid; figures of an infeasible point are null."""
+    """The rows of one design on one grid, a kernel after the other."""
     import polars as pl
 
     frames = []
-    points = result.points
-    names = np.array([model.name for model in grid.models], dtype=object)
-    for kernel, found in result.kernels.items():
-        count = len(points)
-        columns: dict[str, Any] = {
-            "design": [result.design.name] * count,
-            "family": [grid.family] * count,
-            "model": names[points.model],
-            "kernel": [kernel] * count,
-            "batch": points.batch,
-            "seq_len": points.seq_len,
-            "architecture": [result.design.architecture.name] * count,
-            "cascade": [result.design.cascade.name] * count,
-            "mapper": [result.design.mapper] * count,
-        }
-        columns |= result.values
-        reason = np.where(found.infeasible == None, result.unmet, found.infeasible)  # noqa: E711
-        bad = reason != None  # noqa: E711
-        # a design that can be placed nowhere has no terms to compare
-        bottleneck = np.where(bad, None, found.bottleneck if found.latency_terms_s else None)
-        named = {**result_names(found), **_by_dimension(result, found.util)}
-        # where nothing has an energy, it is unknown, not 0
-        named["energy_pj"] = np.where(named["energy_pj"] == 0, np.nan, named["energy_pj"])
-        if kernel == "network":
-            each = found.kernel_latency_s.items()
-            named |= {f"kernel_{name.replace(' ', '_')}_s": seconds for name, seconds in each}
-        sizes = {"area_um2", *(kind.lower() for kind in found.resources)}
-        figures = {n: v if n in sizes else np.where(bad, np.nan, v) for n, v in named.items()}
-        columns |= {**figures, "bottleneck": bottleneck}
-        columns |= {"mapping": found.mapping_notes, "reason": reason}
-        texts = {"design", "family", "model", "kernel", "bottleneck", "mapping", "reason"}
-        texts |= {"architecture", "cascade", "mapper"}
-        series = [
-            pl.Series(name, list(value), dtype=pl.String)
-            if name in texts
-            else pl.Series(name, np.ascontiguousarray(value)).fill_nan(None)
-            if np.asarray(value).dtype.kind == "f"
-            else pl.Series(name, np.ascontiguousarray(value))
-            for name, value in columns.items()
-        ]
-        frames.append(pl.DataFrame(series))
+    points, design = result.points, result.design
+    models = pl.Series([model.name for model in grid.models], dtype=pl.String)
+    values = {  # whole numbers stay such
+        name: numbers(value) if value.dtype.kind == "f" else np.ascontiguousarray(value)
+        for name, value in result.values.items()
+    }
+    for kernel in result.kernels:
+        texts = {"design": design.name, "family": grid.family, "kernel": kernel}
+        texts |= {"architecture": design.architecture.name, "cascade": design.cascade.name}
+        texts["mapper"] = design.mapper
+        shared = {n: pl.Series([text], dtype=pl.String) for n, text in texts.items()}
+        columns: dict[str, Any] = {n: s.new_from_index(0, len(points)) for n, s in shared.items()}
+        columns |= {"model": models.gather(points.model)}
+        columns |= {"batch": points.batch, "seq_len": points.seq_len}
+        frames.append(pl.DataFrame({**columns, **values, **figures_of(result, kernel)}))
     return pl.concat(frames, how="diagonal_relaxed")
 
 
-def _by_dimension(result: DesignResult, util: Mapping[str, Any]) -> dict[str, Any]:
-    """`util_2d` and `util_1d` where arrays have other names: those of the first of each."""
+def figures_of(
+    result: DesignResult, kernel: str, kept: Sequence[str] | None = None
+) -> dict[str, pl.Series]:
+    """The figures of a kernel at the points of a result, by the names of their columns.
+
+    All that there are, or those of `kept` (null where there is no such figure), and `bottleneck`,
+    `mapping` and `reason`. At an infeasible point they are null but for its area and resources.
+    """
+    import polars as pl
+
+    found, reasons = result.kernels[kernel], result.reasons(kernel)
+    bad = reasons != None  # noqa: E711  (elementwise)
+    named = {**result_names(found), **_by_dimension(result, found)}
+    # where nothing has an energy, it is unknown, not 0
+    named["energy_pj"] = np.where(found.energy_pj == 0, np.nan, found.energy_pj)
+    if kernel == "network":
+        each = found.kernel_latency_s.items()
+        named |= {f"kernel_{name.replace(' ', '_')}_s": seconds for name, seconds in each}
+    sizes = {"area_um2", *(kind.lower() for kind in found.resources)}
+    columns = {}
+    for name in named if kept is None else kept:
+        value = named.get(name, np.nan)
+        known = value if name in sizes or not bad.any() else np.where(bad, np.nan, value)
+        columns[name] = numbers(np.broadcast_to(known, bad.shape))
+    # a design that can be placed nowhere has no terms to compare
+    bottleneck = np.where(bad, None, found.bottleneck if found.latency_terms_s else None)
+    texts = {"bottleneck": bottleneck, "mapping": found.mapping_notes, "reason": reasons}
+    return columns | {n: pl.Series(t.tolist(), dtype=pl.String) for n, t in texts.items()}
+
+
+def numbers(values: Any) -> pl.Series:
+    """Numbers as a column; what is not a number is null."""
+    import polars as pl
+
+    full = np.ascontiguousarray(values, dtype=np.float64)
+    return pl.Series(full).fill_nan(None) if np.isnan(full).any() else pl.Series(full)
+
+
+def _by_dimension(result: DesignResult, found: Evaluation) -> dict[str, Any]:
+    """`util_2d` and `util_1d`: those of the first array of each, whatever its name.
+
+    An array that has no work at any of the points is idle, as one that has none at some.
+    """
+    if not found.latency_terms_s:
+        return {}
     arrays = result.design.architecture.schema.arrays
-    return {
-        f"util_{dimensions}d": util[name]
-        for name, array in reversed(arrays.items())
-        for dimensions in [len(array.shape)]
-        if array.loop is None and name in util and f"{dimensions}d" not in util
-    }
+    first = {len(a.shape): name for name, a in reversed(arrays.items()) if a.loop is None}
+    first |= {d: f"{d}d" for d in first if f"{d}d" in found.util}
+    idle = np.zeros(len(result.points))
+    return {f"util_{d}d": found.util.get(name, idle) for d, name in first.items()}
 
 
 def finished(frames: list[pl.DataFrame], rank: RankSchema, swept: list[str]) -> pl.DataFrame:

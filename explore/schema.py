@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from einsum_cascade.expression import Expression, parse_expression, parse_quantity
 from einsum_cascade.source import InputError
-from explore.sweeps.block import SamplingSchema, Values
+from explore.sweeps.block import SamplingSchema, Sweep
 
 LARGEST = 2**40
 
@@ -203,7 +203,7 @@ class FamilySchema(Strict):
     seq_len: Sizes | None = None
     batch: Sizes | None = None
     histogram: Annotated[Any, BeforeValidator(_loads)] = None
-    sweep: dict[str, Values] = Field(default_factory=dict)
+    sweep: Sweep = Field(default_factory=dict)
     derive: Derive = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -224,7 +224,7 @@ class ExperimentSchema(Strict):
     variants: VariantsSchema | None = None
     rank: RankSchema = Field(default_factory=RankSchema)
     energy: EnergySchema = Field(default_factory=EnergySchema)
-    sweep: dict[str, Values] = Field(default_factory=dict)
+    sweep: Sweep = Field(default_factory=dict)
     derive: Derive = Field(default_factory=dict)
     families: dict[FileName, FamilySchema] = Field(default_factory=dict)
     published: dict[Name, PublishedSchema] = Field(default_factory=dict)

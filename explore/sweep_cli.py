@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from explore.tables import print_table
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -92,12 +94,11 @@ def _print_end(folder: Path, progress: Progress, removed: int, seconds: float) -
 
     from explore.sweeps.read import results
 
-    fresh = progress.points - progress.kept
     rows, feasible = results(folder).scan().select(
         pl.len(), pl.col("reason").null_count().alias("feasible")
     ).collect(engine="streaming").row(0)  # fmt: skip
     kept = f", {progress.kept:,} were there before" if progress.kept else ""
-    typer.echo(f"{fresh:,} points evaluated in {seconds:.1f} s{kept}")
+    typer.echo(f"{progress.evaluated:,} points evaluated in {seconds:.1f} s{kept}")
     typer.echo(f"{rows:,} rows in {folder}, {rows - feasible:,} of them infeasible")
     if removed:
         typer.echo(f"{removed} parts of former specs removed")
@@ -195,8 +196,6 @@ def _texts(
 
 def _show(table: pl.DataFrame, title: str, out: Path | None, count: int) -> None:
     """The first rows of a table, without columns in which all of them are empty."""
-    from explore.cli import _print_table
-
     shown = table.head(count)
     names = [n for n in shown.columns if shown[n].null_count() < shown.height]
     cells = [
@@ -204,7 +203,7 @@ def _show(table: pl.DataFrame, title: str, out: Path | None, count: int) -> None
         for row in shown.select(names).iter_rows()
     ]
     if cells:
-        _print_table(title, names, cells)
+        print_table(title, names, cells)
     else:
         typer.echo(f"{title}: no point")
     if table.height > count:

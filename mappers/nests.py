@@ -429,8 +429,7 @@ def _forwards(on: Mapping, writer: _Placed, reader: _Placed) -> Mask:
             both = set(writer.einsum.ranks) & set(reader.einsum.ranks)
             if all(analysis.fusible((w.einsum, r.einsum), k) for k in both):
                 return True
-        spatial = product([lp for lp in w.loops if lp.spatial], frozenset(ranks))
-        words = product(w.loops[common:], frozenset(ranks)) / spatial
+        words = product(w.loops[common:], frozenset(ranks)) / product(w.spatial, frozenset(ranks))
         return words <= architecture.array(w.array).register_words
     if (w.array, r.array) not in architecture.links:
         return False

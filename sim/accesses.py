@@ -492,9 +492,9 @@ def stagger_iterations(mapping: EinsumMapping, shape: Mapping[str, Number]) -> N
     >>> float(stagger_iterations(EinsumMapping("QK", "2d", nest, stagger="M"), {"P": 10, "M": 10}))
     1.0
     """
-    first = next((loop for loop in mapping.loops if loop.spatial), None)
-    if mapping.stagger is None or first is None:
+    if mapping.stagger is None or not mapping.spatial:
         return np.float64(0)
+    first = mapping.spatial[0]
     last = np.mod(np.asarray(shape[first.rank], dtype=np.float64) - 1, first.extent)
     going = mapping.temporal[len(apart(mapping)) : mapping.position(mapping.stagger)]
     waves = product(going, frozenset({first.rank}))
@@ -508,10 +508,10 @@ def apart(mapping: EinsumMapping) -> tuple[Loop, ...]:
 
     Beyond them is other data (keys of another sequence) that a PE which is behind has no use for.
     """
-    first = next((loop for loop in mapping.loops if loop.spatial), None)
-    if mapping.stagger is None or first is None:
+    if mapping.stagger is None or not mapping.spatial:
         return ()
-    own = [loop.rank == first.rank or loop.name == mapping.stagger for loop in mapping.temporal]
+    across = mapping.spatial[0].rank
+    own = [loop.rank == across or loop.name == mapping.stagger for loop in mapping.temporal]
     return mapping.temporal[: own.index(True)]
 
 
@@ -520,8 +520,7 @@ def _behind(use: Use, shape: Mapping[str, Number], found: Visits, position: int)
     nest = use.mapping
     if nest.stagger is None or use.writes or position < nest.position(nest.stagger):
         return 0.0
-    first = next((loop for loop in nest.loops if loop.spatial), None)
-    if first is None or first.rank in use.ranks:
+    if not nest.spatial or nest.spatial[0].rank in use.ranks:
         return 0.0
     again: Number = 1.0
     for trips in (*found.trips[: len(apart(nest))], *found.trips[nest.position(nest.stagger) :]):
@@ -570,7 +569,8 @@ def true_share(shape: Mapping[str, Number], use: Use) -> Number:
     A window may have most of its tiles cut away by filters: then what pads it counts.
     """
     share: Number = 1.0
-    for rank in use.ranks.difference(*(w.ranks for w in use.windows)):
+    # in one order in every process: products of floats differ in their last digit by it
+    for rank in sorted(use.ranks.difference(*(w.ranks for w in use.windows))):
         share = share * shape[rank] / product(use.mapping.loops, frozenset({rank}))
     for window in use.windows:
         if window.ranks & use.cut:

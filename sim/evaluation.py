@@ -21,6 +21,7 @@ from sim.mapping import MappingChoice, MappingParts, Number, Phase, PhaseChoice
 from sim.schedule import carried, point_cycles, timing
 
 Terms = Mapping[str, Number]
+AnyMapping = MappingOf | MappingChoice | MappingParts
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,7 @@ class Evaluation:
         return total
 
 
-def evaluate(
-    mapping: MappingOf | MappingChoice | MappingParts, accounting: Accounting = "full"
-) -> Evaluation:
+def evaluate(mapping: AnyMapping, accounting: Accounting = "full") -> Evaluation:
     """Cost all design points of `mapping` in one go.
 
     Every number comes back as an array of the common shape of all that the mapping holds (at least
@@ -97,11 +96,11 @@ def evaluate(
         parts = []
         for points, part in mapping.parts:
             parts.append((points, _spread(evaluate(part, accounting), np.shape(points))))
-        return scatter(parts, mapping.count)
+        return _ordered(scatter(parts, mapping.count), mapping)
     if isinstance(mapping, MappingChoice):
         shape = np.broadcast_shapes(np.shape(mapping.index), *map(common_shape, mapping.options))
         alike = [_spread(evaluate(option, accounting), shape) for option in mapping.options]
-        return select(alike, mapping.index)
+        return _ordered(select(alike, mapping.index), mapping)
     shape = common_shape(mapping)
     phases = []
     for choice in mapping.phases or (PhaseChoice((Phase("nothing", (), {}),)),):
@@ -128,7 +127,28 @@ def evaluate(
         )
     )
     notes = np.broadcast_to(np.asarray(mapping.notes, dtype=object), shape)
-    return _refuse(replace(total, lower_bound_bytes=bound, mapping_notes=notes), problems, shape)
+    whole = _refuse(replace(total, lower_bound_bytes=bound, mapping_notes=notes), problems, shape)
+    return _ordered(whole, mapping)
+
+
+def _ordered(evaluation: Evaluation, mapping: AnyMapping) -> Evaluation:
+    """The Einsums in the order of the cascade, whichever of them other points have.
+
+    A sum over them then has the same last digit for a point, whatever stands beside it.
+    """
+    order: dict[str, int] = {}
+    for cascade in sorted(_cascades(mapping), key=lambda c: -len(c.einsums)):
+        for at, einsum in enumerate(cascade.einsums):
+            order.setdefault(einsum.name, at)
+    slots = sorted(evaluation.slot_seconds.items(), key=lambda item: order[item[0][1]])
+    return replace(evaluation, slot_seconds=dict(slots))
+
+
+def _cascades(mapping: AnyMapping) -> dict[Cascade, None]:
+    if isinstance(mapping, MappingOf):
+        return {mapping.cascade: None}
+    inner = mapping.options if isinstance(mapping, MappingChoice) else [p for _, p in mapping.parts]
+    return {cascade: None for each in inner for cascade in _cascades(each)}
 
 
 def evaluate_phase(

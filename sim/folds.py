@@ -101,7 +101,7 @@ def folds_of(
     alone = Phase("", (mapping,), {})
     around = phase or alone
     array = architecture.array(mapping.array)
-    spatial = _spatial(mapping)
+    spatial = mapping.spatial
     in_two = len(array.shape) == 2
     ended = _turns(mapping, around)
     loaded: Number = 0
@@ -172,7 +172,7 @@ def _made_here(cascade: Cascade, phase: Phase, operand: Use) -> Mask:
     for writer in phase.einsums:
         if writer.einsum not in producers or writer.array != reader.array:
             continue
-        if [loop.rank for loop in _spatial(writer)] == [loop.rank for loop in _spatial(reader)]:
+        if [loop.rank for loop in writer.spatial] == [loop.rank for loop in reader.spatial]:
             for option in phase.residency.get(operand.tensor, ()):
                 kept = option.residency
                 if kept.home == IN_ARRAY or reader.einsum in kept.handed_to:
@@ -197,7 +197,3 @@ def _worked(
         worked = worked_share(cascade, mapping, shape, int(level))
         share = np.where(depth == level, worked, share)
     return _before(mapping.temporal, depth) * share
-
-
-def _spatial(mapping: EinsumMapping) -> tuple[Loop, ...]:
-    return mapping.loops[len(mapping.temporal) :]

@@ -82,10 +82,9 @@ def _nest(
             f"the loops of {m.einsum} cover {{:g}} of {{:g}} coordinates of rank {rank}",
             (covered, shape[rank]),
         )
-    spatial = [loop for loop in m.loops if loop.spatial]
-    if len(spatial) > len(array.shape):
-        yield Objection(True, f"{m.einsum} has {len(spatial)} spatial ranks on array {m.array}")
-    for loop, extent in zip(spatial, array.shape, strict=False):
+    if len(m.spatial) > len(array.shape):
+        yield Objection(True, f"{m.einsum} has {len(m.spatial)} spatial ranks on array {m.array}")
+    for loop, extent in zip(m.spatial, array.shape, strict=False):
         yield Objection(
             loop.extent > extent,
             f"{m.einsum} spreads {loop.name} over {{:g}} PEs of array {m.array}, which has {{:g}}",
@@ -279,8 +278,7 @@ def forwarding(
     common = shared_loops(w, r)
     later = [k for k in several if not analysis.fusible(_along(phase, w, r, k, common), k)]
     inside = product(w.loops[common:], writer.ranks)
-    spatial = product([loop for loop in w.loops if loop.spatial], writer.ranks)
-    words = inside / spatial
+    words = inside / product(w.spatial, writer.ranks)
     array = architecture.array(w.array)
     side_by_side = [lp.name for lp in w.loops] == [lp.name for lp in r.loops]
     turned = _order(w, common, writer) != _order(r, common, writer)
@@ -379,8 +377,7 @@ def _states(cascade: Cascade, architecture: Architecture, phase: Phase) -> Itera
             for option in phase.residency[use.tensor]:
                 tiles = option.residency.of(m.einsum)
                 if option.residency.home == IN_ARRAY:
-                    spatial = [loop for loop in m.loops if loop.spatial]
-                    each = product(m.loops[at[0] :], use.ranks) / product(spatial, use.ranks)
+                    each = product(m.loops[at[0] :], use.ranks) / product(m.spatial, use.ranks)
                     registers = architecture.array(m.array).register_words
                     yield Objection(
                         (each > registers) & np.asarray(option.when),

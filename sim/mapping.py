@@ -112,6 +112,11 @@ class EinsumMapping:
         """The loops in time, outermost first."""
         return tuple(loop for loop in self.loops if not loop.spatial)
 
+    @property
+    def spatial(self) -> tuple[Loop, ...]:
+        """The loops over the dimensions of the array, in their order."""
+        return tuple(loop for loop in self.loops if loop.spatial)
+
     def position(self, below: str | None) -> int:
         """Index of the first loop inside a tile kept below that loop.
 

@@ -192,7 +192,7 @@ def _moving(
             words = words + tally.read_words.get(memory.name, 0.0)
             words = words + tally.write_words.get(memory.name, 0.0)
         if memory is outermost:
-            moved = (tally.words_by_tensor.get((memory.name, t), 0.0) for t in phase.ahead)
+            moved = (tally.words_by_tensor.get((memory.name, t), 0.0) for t in sorted(phase.ahead))
             early = sum(moved, np.float64(0))
             words = words + early if ahead else words - early
         seconds[memory.name] = words * architecture.word_bytes / memory.bandwidth_bytes_per_s

@@ -99,14 +99,16 @@ def _panel(ax: Any, panel: LinePanel, styles: dict[str, tuple[str, str]]) -> Non
         else:
             ax.plot(line.x, line.y, color=_PALE, linewidth=0.6, zorder=2)
     _marks(ax, panel)
-    ax.set(xscale="log", yscale="log")
+    x = [value for line in panel.lines for value in line.x] + [x for _, x, _ in panel.marked]
+    logarithmic = min(x) > 0  # what is swept may be 0
+    ax.set(xscale="log" if logarithmic else "linear", yscale="log")
     ax.margins(x=0.28 if panel.stepped else 0.12, y=0.1)
     ax.grid(visible=True)
-    x = [value for line in panel.lines for value in line.x] + [x for _, x, _ in panel.marked]
     y = [value for line in panel.lines for value in line.y] + [y for _, _, y in panel.marked]
     log_ticks(ax.yaxis, min(y), max(y))
     if panel.scattered or len(set(x)) > _MOST_TICKS:
-        log_ticks(ax.xaxis, min(x), max(x))
+        if logarithmic:
+            log_ticks(ax.xaxis, min(x), max(x))
         return
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 

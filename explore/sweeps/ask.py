@@ -17,7 +17,7 @@ from einsum_cascade.source import InputError
 from explore.spec import Experiment
 from explore.sweeps.driver import Evaluator, Progress, manifest
 from explore.sweeps.filters import column_of, compiled
-from explore.sweeps.keys import part_key, unit_key
+from explore.sweeps.keys import context_key, part_key, unit_key
 from explore.sweeps.parts import Store, write_manifest
 from explore.sweeps.space import Axis, Chosen, grid_size
 from explore.sweeps.units import Unit
@@ -63,6 +63,7 @@ def search(
     )
     data = [packed(unit) for unit in every]
     unit_keys = [unit_key(unit) for unit in every]
+    contexts = [context_key(unit) for unit in every]
     known, idle = _Known({}, []), 0
     while len(known.values) < total and idle < _IDLE:
         trials = [study.ask() for _ in range(sampling.batch)]
@@ -76,7 +77,7 @@ def search(
             if own:
                 chunk = Chosen(own)
                 key = part_key(unit, unit_keys[i], chunk)
-                jobs.append((i, Job(key, data[i], chunk, experiment.schema.rank.by)))
+                jobs.append((i, Job(key, data[i], chunk, contexts[i], experiment.schema.rank.by)))
         if fresh:
             known.keys += [job.key for _, job in jobs]
             _evaluate(store, evaluate, [job for _, job in jobs], progress)

@@ -79,8 +79,8 @@ def _quantity(raw: Any) -> float:
             value = parse_quantity(raw, unit)
         except InputError:
             continue
-        if not 0 < value < 1e30:
-            raise ValueError("a positive number is expected")
+        if not 0 <= value < 1e30:  # what may be 0, the architecture and the cascade know
+            raise ValueError("a number of at least 0 is expected")
         return value
     raise ValueError("a number or a quantity such as '16 MiB' is expected")
 
@@ -114,6 +114,8 @@ class RangeSchema(BaseModel):
     def _ordered(self) -> RangeSchema:
         if not self.low < self.high:
             raise InputError(f"from < to must hold, found {self.low:g} and {self.high:g}")
+        if self.scale == "log" and not self.low:
+            raise InputError("a range of scale log begins above 0", keys=("from",))
         if self.integer and not (self.low.is_integer() and self.high.is_integer()):
             raise InputError("a range of whole numbers begins and ends with one")
         return self
@@ -137,6 +139,25 @@ else:
         AfterValidator(_range),
     ]
 """The values of an axis: a list, or a `Range` (a list too)."""
+
+CHOICES = ("queries", "device")
+"""Axes of `sampling` that are no numbers, beside options of the mapper."""
+
+
+def _swept(raw: Any) -> Any:
+    """What is a design of its own for each value has its place in `sampling`."""
+    for name in raw if isinstance(raw, dict) else ():
+        bare = str(name).removeprefix("arch.")
+        if bare in CHOICES or bare.startswith("mapper."):
+            raise InputError(
+                f"{name!r} is swept with explore sweep: sampling: {{axes: {{{bare}: [...]}}}}",
+                keys=(name,),
+            )
+    return raw
+
+
+Sweep = Annotated[dict[str, Values], BeforeValidator(_swept)]
+"""The block `sweep` of a spec or of a family."""
 
 
 def _any_values(raw: Any) -> Any:
@@ -166,7 +187,7 @@ class SamplingSchema(BaseModel):
 
     `grid` takes all, `list` those listed (with every value of the other axes), `random` and
     `latin-hypercube` a sample of `points` for each design, `search` asks a sampler of optuna.
-    `axes` are what else varies: `seq_len`, `batch`, `queries`, `mapper.OPTION`.
+    `axes` are what else varies: `seq_len`, `batch`, `queries`, `device`, `mapper.OPTION`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)

@@ -9,14 +9,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any
 
 from einsum_cascade.source import InputError
 from explore.spec import Experiment
 from explore.sweeps.block import SamplingSchema
-from explore.sweeps.keys import part_key, unit_key
+from explore.sweeps.former import Former
+from explore.sweeps.keys import context_key, part_key, unit_key
 from explore.sweeps.parts import Store, write_manifest
 from explore.sweeps.units import Unit, units
 from explore.sweeps.work import Done, Job, packed, work
@@ -33,11 +34,15 @@ _RESTARTS = 20
 
 @dataclass
 class Progress:
-    """How far a sweep is: `points` of `total`, of which `kept` were there before."""
+    """How far a sweep is: `points` of `total`, of which `kept` were there before.
+
+    The others were `evaluated`, but for those that a condition excludes.
+    """
 
     total: int
     points: int = 0
     kept: int = 0
+    evaluated: int = 0
     rows: int = 0
     feasible: int = 0
     best: tuple[float, str] | None = None
@@ -49,6 +54,8 @@ class Progress:
         if done is None:
             self.kept += points
         else:
+            self.kept += done.known
+            self.evaluated += done.evaluated
             self.rows += done.rows
             self.feasible += done.feasible
             self.best = min((b for b in (self.best, done.best) if b is not None), default=None)
@@ -75,15 +82,16 @@ def run_sweep(
     plan = Plan(every, experiment.schema.rank.by)
     progress = Progress(sum(unit.size for unit in every), told=told)
     write_manifest(store.folder, manifest(experiment, every, plan.keys))
+    former = Former(store, plan.keys)
     sizes: dict[str, int] = {}
 
     def missing() -> Iterator[Job]:
-        for job, points in plan.jobs():
+        for unit, job in plan.jobs():
             if store.whole(job.key) or job.key in sizes:
-                progress.add(points, None)
+                progress.add(job.chunk.count, None)
             else:
-                sizes[job.key] = points
-                yield job
+                sizes[job.key] = job.chunk.count
+                yield replace(job, former=former.beside(unit, job.context, job.chunk))
 
     for done in evaluate(missing()):
         store.write(done.key, done.data)
@@ -114,13 +122,13 @@ class Plan:
             for chunk in unit.chunks()
         ]
 
-    def jobs(self) -> Iterator[tuple[Job, int]]:
-        """A job for each chunk, and how many points it has before the conditions."""
+    def jobs(self) -> Iterator[tuple[Unit, Job]]:
+        """A job for each chunk, and its unit."""
         keys = iter(self.keys)
         for unit in self.units:
-            data = packed(unit)
+            data, context = packed(unit), context_key(unit)
             for chunk in unit.chunks():
-                yield Job(next(keys), data, chunk, self.by), chunk.count
+                yield unit, Job(next(keys), data, chunk, context, self.by)
 
 
 def here(jobs: Iterable[Job]) -> Iterator[Done]:

@@ -19,6 +19,7 @@ from einsum_cascade.source import Document, Place
 from explore.sweeps.block import Range
 from explore.sweeps.space import Chunk, content
 from explore.sweeps.units import Unit
+from workloads import Model
 
 CODE = {  # package -> what in it determines results
     "einsum_cascade": ("*.py",),
@@ -27,7 +28,7 @@ CODE = {  # package -> what in it determines results
     "sim": ("*.py",),
     "mappers": ("**/*.py", "data/*"),
     "explore": ("evaluate.py", "networks.py", "points.py", "results.py"),
-    "explore.sweeps": ("block.py", "space.py", "units.py", "work.py"),
+    "explore.sweeps": ("block.py", "space.py", "units.py", "former.py", "work.py"),
 }
 _TABLES = (".yaml", ".yml", ".csv")
 
@@ -45,8 +46,14 @@ def code_version() -> str:
 
 
 def unit_key(unit: Unit) -> str:
-    """A hash of what determines the points of a unit, their positions and values aside."""
-    grid, design, sampling = unit.grid, unit.design, unit.sampling
+    """A hash of what determines the parts of a unit, the values of its points aside."""
+    sampling = unit.sampling
+    return _hashed([context_key(unit), canonical([sampling.require, sampling.columns])])
+
+
+def context_key(unit: Unit) -> str:
+    """A hash of what determines the figures of a point, its values aside."""
+    grid, design = unit.grid, unit.design
     folders = [Path(design.architecture.document.file).parent, *_base(design.options)]
     parts: dict[str, Any] = {
         "code": code_version(),
@@ -56,13 +63,16 @@ def unit_key(unit: Unit) -> str:
         "grid": [grid.family, grid.kernels, grid.queries, grid.attention, grid.histogram],
         "derive": grid.derive,
         "labels": unit.labels,
-        "require": sampling.require,
-        "columns": sampling.columns,
         "accounting": unit.accounting,
         # networks of several models are priced together, each point by itself
         "models": grid.models if "network" in grid.kernels else None,
     }
     return _hashed(canonical(parts, folders))
+
+
+def model_key(model: Model) -> str:
+    """A hash of a model, whatever it is called in a spec."""
+    return _hashed(canonical(model))
 
 
 def part_key(unit: Unit, of_unit: str, chunk: Chunk) -> str:

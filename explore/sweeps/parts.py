@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -44,24 +44,42 @@ class Store:
     def __contains__(self, key: object) -> bool:
         return key in self._names
 
+    def newest_but(self, keys: Collection[str]) -> list[str]:
+        """All others than `keys`, the newest first."""
+        others = set(self._names) - set(keys)
+        return sorted(others, key=lambda key: self.path(key).stat().st_mtime_ns, reverse=True)
+
+    def metadata(self, key: str) -> dict[str, str]:
+        """What the file of a part says beside its rows; nothing, if it cannot be read."""
+        import polars as pl
+
+        try:
+            return pl.read_parquet_metadata(self.path(key))
+        except (OSError, pl.exceptions.PolarsError):
+            return {}
+
     def path(self, key: str) -> Path:
         """Where a part is that is there."""
         return self.folder / PARTS / self._names[key]
 
-    def whole(self, key: str) -> bool:
-        """Whether a part is there and is what was written; one that is not is forgotten."""
+    def read(self, key: str) -> bytes | None:
+        """The file of a part that is there and is what was written; another is forgotten."""
         if key not in self._names:
-            return False
+            return None
         try:
             data = self.path(key).read_bytes()
         except OSError:
             data = b""
         if self._names[key] == _name(key, data):
-            return True
+            return data
         with suppress(OSError):
             self.path(key).unlink()
         del self._names[key]
-        return False
+        return None
+
+    def whole(self, key: str) -> bool:
+        """Whether a part is there and is what was written."""
+        return self.read(key) is not None
 
     def write(self, key: str, data: bytes) -> None:
         """Add a part. Raises `InputError` when it cannot be written; what is there stays valid."""

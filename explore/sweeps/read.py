@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from einsum_cascade.source import InputError
+from explore.sweeps.block import CHOICES
 from explore.sweeps.filters import compiled, parsed
 from explore.sweeps.parts import MANIFEST, Store, read_manifest
 
@@ -240,7 +241,7 @@ def _alike(name: str) -> pl.Expr:
     """Numbers of points are compared as such: a run's whole numbers with a sweep's."""
     import polars as pl
 
-    texts = ("family", "design", "kernel", "model", "queries")
+    texts = ("family", "design", "kernel", "model", *CHOICES)
     is_text = name in texts or name.startswith("mapper.")
     return pl.col(name).cast(pl.String if is_text else pl.Float64)
 

@@ -17,7 +17,7 @@ from einsum_cascade.source import Document, InputError, Place
 from explore.points import Points
 from explore.schema import LARGEST, GrowSchema
 from explore.spec import EXTENTS, Design, Experiment, Grid, check_paths, check_queries
-from explore.sweeps.block import Range, SamplingSchema, Values
+from explore.sweeps.block import CHOICES, Range, SamplingSchema, Values
 from explore.sweeps.space import (
     Array,
     Axis,
@@ -37,8 +37,8 @@ MOST_POINTS = 10**12
 class Unit:
     """A design at the points over its axes.
 
-    `labels` are the columns that all its points share: `queries` and options of the mapper that
-    the sweep varies.
+    `labels` are the columns that all its points share: `queries`, the device and options of
+    the mapper that the sweep varies.
     """
 
     grid: Grid
@@ -143,13 +143,13 @@ def _axes(
     """Axes, outermost first: those of a list, models, what the spec sweeps, batch, length."""
     lists: dict[str, Sequence[Any]] = {"model": range(len(grid.models)), **grid.sweep}
     for name, values in extra.items():
-        if name in ("queries",) or name.startswith("mapper."):
+        if name in CHOICES or name.startswith("mapper."):
             continue
         if name not in ("seq_len", "batch"):
             raise InputError(
                 f"unknown axis {name!r}: numbers of the architecture and extents stand under sweep",
                 document.place("sampling", "axes", name),
-                allowed=["seq_len", "batch", "queries", "mapper.OPTION"],
+                allowed=["seq_len", "batch", *CHOICES, "mapper.OPTION"],
                 found=name,
             )
         lists[name] = _whole(values, document.place("sampling", "axes", name))
@@ -189,32 +189,36 @@ def _whole(values: Sequence[Any], place: Place) -> Sequence[float]:
 def _choices(
     document: Document, design: Design, extra: Mapping[str, Any], grid: Grid
 ) -> Iterator[tuple[dict[str, Any], Design, Any]]:
-    """The design with every combination of the mapper's options and numbers of queries."""
-    names = [n for n in extra if n.startswith("mapper.") or n == "queries"]
+    """The design with every combination of the mapper's options, devices, numbers of queries."""
+    base, axes = Path(document.file).parent, document.place("sampling", "axes")
+    names = [n for n in extra if n.startswith("mapper.") or n in CHOICES]
+    given = design.schema.mapper
     for values in product(*(extra[name] for name in names)):
         labels: dict[str, Any] = {}
         queries: Any = grid.queries
-        given = design.schema.mapper
-        options = dict(given) if isinstance(given, dict) else {"name": given}
+        chosen = design
+        options = dict(given) if isinstance(given, dict) else {}
         for name, value in zip(names, values, strict=True):
             place = document.place("sampling", "axes", name)
             if name == "queries":
                 queries = value if value == "seq_len" else int(_whole([value], place)[0])
                 labels[name] = queries if value == "seq_len" else str(queries)
+            elif name == "device":
+                other = design.architecture.on_device(value, base, place)
+                chosen = replace(chosen, architecture=other)
+                labels[name] = other.schema.device["name"]
             else:
                 options[name.removeprefix("mapper.")] = value
                 labels[name] = str(value)
-        if len(labels) - ("queries" in labels):
-            place = document.place("sampling", "axes")
+        if any(name.startswith("mapper.") for name in names):
             own = {k: v for k, v in options.items() if k != "name"}
             try:
-                base = Path(document.file).parent
                 checked = mappers.check_options(design.mapper, own, base=base)
             except InputError as error:
                 message = f"mapper {design.mapper!r} of design {design.name!r}: {error.message}"
-                raise InputError(message, place, allowed=error.allowed, found=error.found) from None
-            design = replace(design, options=checked)
-        yield labels, design, queries
+                raise InputError(message, axes, allowed=error.allowed, found=error.found) from None
+            chosen = replace(chosen, options=checked)
+        yield labels, chosen, queries
 
 
 _NUMBERS = re.compile(r"(arch|shape)\..+|seq_len|batch")
@@ -263,7 +267,7 @@ def _number(name: str, value: Any, place: Place) -> float:
     try:
         return float(TypeAdapter(Values).validate_python([value])[0])
     except ValidationError:
-        raise InputError(f"{name} must be a positive number, found {value!r}", place) from None
+        raise InputError(f"{name} must be a number, found {value!r}", place) from None
 
 
 def _rows(document: Document, sampling: SamplingSchema) -> tuple[list[dict[str, Any]], Any]:

@@ -6,7 +6,7 @@ import copyreg
 import io
 import pickle
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from archs.resources import RESOURCES
 from einsum_cascade.expression import Expression
 from einsum_cascade.source import InputError
 from explore.evaluate import (
     DesignResult,
-    _among_all,
-    _nowhere,
-    _refused,
-    _symbols,
     evaluate_points,
+    evaluate_together,
+    extents_at,
     names_at,
-    result_names,
 )
 from explore.points import Points
-from explore.results import FIRST, _by_dimension
+from explore.results import FIRST, figures_of, numbers
 from explore.schema import GrowSchema
+from explore.spec import Design, Grid
+from explore.sweeps.former import about, rows_there
 from explore.sweeps.keys import code_version
 from explore.sweeps.space import Array, Chunk
 from explore.sweeps.units import Unit, early_names
@@ -36,25 +36,33 @@ from explore.sweeps.units import Unit, early_names
 if TYPE_CHECKING:
     import polars as pl
 
-    from sim import Evaluation
-
 
 @dataclass(frozen=True)
 class Job:
-    """A chunk to evaluate: `unit` is what `packed` made of one, `best` what progress asks for."""
+    """A chunk to evaluate: `unit` is what `packed` made of one, `best` what progress asks for.
+
+    `former` are files of parts that hold points of the same `context`, maybe some of the chunk.
+    """
 
     key: str
     unit: bytes
     chunk: Chunk
+    context: str
     best: str = "latency_s"
+    former: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
 class Done:
-    """A part: the bytes of its file, its rows, how many are feasible, the best of them."""
+    """A part: the bytes of its file, its rows, how many are feasible, the best of them.
+
+    Of its points, `known` were in parts of former specs and `evaluated` were not.
+    """
 
     key: str
     data: bytes
+    known: int
+    evaluated: int
     rows: int
     feasible: int
     best: tuple[float, str] | None
@@ -87,11 +95,21 @@ def _unpacked(data: bytes) -> Unit:
 def work(job: Job) -> Done:
     """Evaluate a chunk, in whatever process."""
     unit = _unpacked(job.unit)
-    table = table_of(unit, job.chunk)
+    table = table_of(unit, job.chunk, job.former)
+    rows = table.rows
+    # the reason of a point that failed may name others that failed with it: its rows stay here
+    metadata = about(unit, job.context, rows) if not table.failed else {}
     stream = io.BytesIO()
-    table.write_parquet(stream, compression="zstd", compression_level=1)
-    feasible = table["reason"].null_count() if table.height else 0
-    return Done(job.key, stream.getvalue(), table.height, feasible, _best(table, job.best))
+    rows.write_parquet(stream, compression="zstd", compression_level=1, metadata=metadata)
+    return Done(
+        key=job.key,
+        data=stream.getvalue(),
+        known=table.known,
+        evaluated=table.evaluated,
+        rows=rows.height,
+        feasible=rows["reason"].null_count(),
+        best=_best(rows, job.best),
+    )
 
 
 def _best(table: pl.DataFrame, by: str) -> tuple[float, str] | None:
@@ -105,13 +123,48 @@ def _best(table: pl.DataFrame, by: str) -> tuple[float, str] | None:
     return number, design
 
 
-def table_of(unit: Unit, chunk: Chunk) -> pl.DataFrame:
-    """The rows of a chunk: a kernel after the other, points in their order."""
+@dataclass(frozen=True)
+class Table:
+    """The rows of points: how many were known, how many evaluated, and whether some failed."""
+
+    rows: pl.DataFrame
+    known: int
+    evaluated: int
+    failed: bool
+
+
+def table_of(unit: Unit, chunk: Chunk, former: Sequence[bytes] = ()) -> Table:
+    """The rows of a chunk: a kernel after the other, points in their order.
+
+    Points that files of `former` parts hold are not evaluated, except beside one that fails.
+    """
     points = unit.points(chunk)
     kept = allowed(unit, points)
     if not kept.all():
         points = points[kept]
-    return _rows(unit, _evaluated(unit, points))
+    if former and len(points):
+        table = _completed(unit, points, former)
+        if not table.failed:
+            return table
+    result = _evaluated(unit, points)
+    return Table(_rows(unit, result), 0, len(points), result.failed)
+
+
+def _completed(unit: Unit, points: Points, former: Sequence[bytes]) -> Table:
+    """The rows of points of which some are known, the others evaluated."""
+    import polars as pl
+
+    nothing = _rows(unit, _evaluated(unit, points[np.arange(0)]))
+    there = rows_there(unit, points, former, nothing)
+    new = np.ones(len(points), dtype=bool)
+    new[there["_at"].to_numpy()] = False
+    result = _evaluated(unit, points[new])
+    at = np.tile(np.flatnonzero(new), len(result.kernels))
+    rows = _rows(unit, result).with_columns(pl.Series("_at", at, there.schema["_at"]))
+    order = pl.col("kernel").replace_strict({k: i for i, k in enumerate(result.kernels)})
+    both = pl.concat([there, rows]).sort(order, "_at").select(nothing.columns)
+    evaluated = int(new.sum())
+    return Table(both.rechunk(), len(points) - evaluated, evaluated, result.failed)
 
 
 def allowed(unit: Unit, points: Points) -> Array:
@@ -135,7 +188,7 @@ def allowed(unit: Unit, points: Points) -> Array:
 
 
 def _early(unit: Unit, points: Points) -> dict[str, Any]:
-    names: dict[str, Any] = dict(_symbols(unit.grid, points))
+    names: dict[str, Any] = dict(extents_at(unit.grid, points))
     names |= {"seq_len": points.seq_len, "batch": points.batch}
     for name, values in points.swept.items():
         names[name] = names[name.removeprefix("arch.").removeprefix("shape.")] = values
@@ -167,34 +220,13 @@ def _later(unit: Unit, points: Points, rules: list[Expression]) -> Array:
 
 
 def _evaluated(unit: Unit, points: Points) -> DesignResult:
-    """A design at points; what fails in a way that nobody foresaw fails for its points alone."""
-    if not len(points):
-        return _without_points(unit, points)
+    """A design at points; one at which the program itself fails is a row like any other."""
+    return evaluate_points(unit.grid, unit.design, points, unit.accounting, _together)
+
+
+def _together(grid: Grid, design: Design, points: Points, accounting: str) -> DesignResult:
     try:
-        return _attempt(unit, points)
-    except InputError as error:
-        first = error
-    reasons = np.full(len(points), None, dtype=object)
-
-    def failure(chosen: Array) -> InputError | None:
-        try:
-            _attempt(unit, points[chosen])
-        except InputError as error:
-            return error
-        return None
-
-    for chosen, refused in _refused(points, np.arange(len(points)), first, failure):
-        reasons[chosen] = refused.message
-    good = reasons == None  # noqa: E711  (elementwise)
-    if not good.any():
-        kernels = {kernel: _nowhere(reasons) for kernel in unit.grid.kernels}
-        return DesignResult(unit.design, points, dict(points.swept), kernels, reasons)
-    return _among_all(_attempt(unit, points[good]), points, good, reasons)
-
-
-def _attempt(unit: Unit, points: Points) -> DesignResult:
-    try:
-        return evaluate_points(unit.grid, unit.design, points, unit.accounting)
+        return evaluate_together(grid, design, points, accounting)
     except (InputError, MemoryError, OSError):
         raise
     except Exception as error:  # a slip of the program at some point must not lose the others
@@ -202,77 +234,33 @@ def _attempt(unit: Unit, points: Points) -> DesignResult:
         raise InputError(f"internal error: {type(error).__name__}: {text}") from error
 
 
-def _without_points(unit: Unit, points: Points) -> DesignResult:
-    nothing: Array = np.full(0, None, dtype=object)
-    kernels: dict[str, Evaluation] = {kernel: _nowhere(nothing) for kernel in unit.grid.kernels}
-    return DesignResult(unit.design, points, dict(points.swept), kernels, nothing)
-
-
 def _rows(unit: Unit, result: DesignResult) -> pl.DataFrame:
     import polars as pl
 
     points, grid = result.points, unit.grid
     models = pl.Series([model.name for model in grid.models], dtype=pl.String)
+    asked = unit.sampling.columns
+    kept = None if asked == "all" else _kept(unit)
     frames = []
-    for kernel, found in result.kernels.items():
-        reason = _reasons(result, found)
-        bad = reason.is_not_null().to_numpy()
+    for kernel in result.kernels:
         whole: dict[str, str | None] = {
             "family": grid.family, "design": result.design.name, "kernel": kernel, **unit.labels
         }  # fmt: skip
         columns: dict[str, Any] = {"model": models.gather(points.model)}
         columns |= {"batch": points.batch, "seq_len": points.seq_len}
-        columns |= {name: _numbers(values) for name, values in result.values.items()}
-        for name, values in _figures(unit, result, found).items():
-            columns[name] = _numbers(
-                values if name == "area_um2" else np.where(bad, np.nan, values)
-            )
-        columns["bottleneck"] = _bottleneck(found, bad)
-        if unit.sampling.columns == "all" or "mapping" in unit.sampling.columns:
-            columns["mapping"] = pl.Series(found.mapping_notes.tolist(), dtype=pl.String)
-        columns["reason"] = reason
+        columns |= {name: numbers(values) for name, values in result.values.items()}
+        columns |= figures_of(result, kernel, kept)
+        if kept is not None and "mapping" not in asked:
+            del columns["mapping"]
         shared = [pl.lit(text, dtype=pl.String).alias(name) for name, text in whole.items()]
         frame = pl.DataFrame(columns).with_columns(shared)
         frames.append(frame.select(*whole, pl.exclude(*whole)))
     return pl.concat(frames, how="diagonal")
 
 
-def _reasons(result: DesignResult, found: Evaluation) -> pl.Series:
-    import polars as pl
-
-    reason = np.where(found.infeasible == None, result.unmet, found.infeasible)  # noqa: E711
-    if not np.any(reason != None):  # noqa: E711
-        return pl.Series("reason", [None], dtype=pl.String).new_from_index(0, len(reason))
-    return pl.Series("reason", reason.tolist(), dtype=pl.String)
-
-
-def _numbers(values: Array) -> pl.Series:
-    """Numbers as a column; what is not a number is null."""
-    import polars as pl
-
-    full = np.ascontiguousarray(values, dtype=np.float64)
-    return pl.Series(full).fill_nan(None) if np.isnan(full).any() else pl.Series(full)
-
-
-def _figures(unit: Unit, result: DesignResult, found: Evaluation) -> dict[str, Array]:
-    """The figures that the sweep keeps: the first ones, resources, and what the spec asks for."""
-    named = {**result_names(found), **_by_dimension(result, found.util)}
-    asked = unit.sampling.columns
-    if asked == "all":
-        return named
+def _kept(unit: Unit) -> list[str]:
+    """The figures that a sweep keeps: the first ones, resources, and what the spec asks for."""
     on_device = unit.design.architecture.schema.device is not None
-    kept = {*FIRST, *(name.lower() for name in found.resources if on_device), *asked}
-    empty = np.full(len(result.points), np.nan)
-    named |= {name: empty for name in asked if name not in named and name != "mapping"}
-    return {name: values for name, values in named.items() if name in kept}
-
-
-def _bottleneck(found: Evaluation, bad: Array) -> pl.Series:
-    import polars as pl
-
-    names = list(found.latency_terms_s)
-    if not names or not len(bad):
-        return pl.Series([None], dtype=pl.String).new_from_index(0, len(bad))
-    terms = np.stack([np.broadcast_to(found.latency_terms_s[n], bad.shape) for n in names])
-    largest = np.where(bad, len(names), np.argmax(terms, axis=0))
-    return pl.Series([*names, None], dtype=pl.String).gather(largest)
+    resources = [name.lower() for name in RESOURCES] if on_device else []
+    names = dict.fromkeys((*FIRST[1:], *resources, *unit.sampling.columns))
+    return [name for name in names if name not in ("design", "bottleneck", "mapping", "reason")]

@@ -86,7 +86,7 @@ class Nest:
         self.start = np.array([r[0] for r in ranges.values()], np.int64)
         self.stop = np.array([r[1] for r in ranges.values()], np.int64)
         self.sides = tuple(int(n) for n in mapping.architecture.array(nest.array).shape)
-        spatial = [loop for loop in nest.loops if loop.spatial]
+        spatial = nest.spatial
         if len(spatial) > len(self.sides):
             raise NotAtThisLevel(
                 f"{self.name} has more spatial loops than its array has dimensions"

@@ -35,7 +35,7 @@ class Place:
 def place_of(cascade: Cascade, architecture: Architecture, nest: EinsumMapping) -> Place:
     """The place of a nest of a single design point."""
     array = architecture.array(nest.array)
-    spatial: list[Spread] = [(lp.rank, int(lp.extent)) for lp in nest.loops if lp.spatial]
+    spatial: list[Spread] = [(lp.rank, int(lp.extent)) for lp in nest.spatial]
     missing: list[Spread] = [None] * (len(array.shape) - len(spatial))
     spread = spatial + missing
     down, across = (spread[0], spread[1]) if len(array.shape) == 2 else (None, spread[0])

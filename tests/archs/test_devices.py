@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from archs.devices import list_devices, load_device
@@ -42,15 +41,6 @@ def test_a_device_from_a_file_inline_and_as_part_of_a_document(tmp_path):
     assert load_device(document) == load_device(document.data) == device
     within = parse_yaml("device:\n  " + TEXT.strip().replace("\n", "\n  "))
     assert load_device(within.part("device")) == device
-
-
-def test_utilization():
-    device = load_device("zcu102")
-    need = {"DSP": np.array([0, 2520, 5040]), "URAM": np.array([0, 1, 2]), "LUT": 137_040}
-    found = device.utilization(need)
-    assert found["DSP"].tolist() == [0, 1, 2]
-    assert found["URAM"].tolist() == [0, np.inf, np.inf]
-    assert found["LUT"] == 0.5
 
 
 def test_an_unknown_device_names_the_nearest():

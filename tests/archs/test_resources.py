@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from archs.fields import Strict
 from archs.resources import (
-    BASIS,
     RESOURCES,
     bram18_of,
     dsp_of_multiplier,
@@ -21,10 +20,10 @@ from archs.resources import (
     need_of_divider,
     need_of_multiplier,
     need_of_registers,
+    need_of_table,
     uram_of,
 )
 from archs.resources_schema import (
-    KINDS,
     ComponentSchema,
     need_by_component,
     need_of,
@@ -42,11 +41,12 @@ ESTIMATES = {
     "registers": (need_of_registers, (BITS,)),
     "divider": (need_of_divider, (BITS, BITS)),
     "buffer": (need_of_buffer, (BITS, DEPTH, BANKS)),
+    "table": (need_of_table, (BITS, DEPTH, BITS, BITS)),
     "block RAM": (lambda *a: need_of_buffer(*a, kind="bram"), (BITS, DEPTH, BANKS)),
     "UltraRAM": (lambda *a: need_of_buffer(*a, kind="uram"), (BITS, DEPTH, BANKS)),
     "LUTs as memory": (lambda *a: need_of_buffer(*a, kind="lutram"), (BITS, DEPTH, BANKS)),
 }
-MONOTONE = [name for name in ESTIMATES if name != "buffer"]  # that one goes from LUTs to block RAM
+MONOTONE = [name for name in ESTIMATES if name not in ("buffer", "table")]  # from LUTs to block RAM
 
 
 def numbers(need):
@@ -144,6 +144,8 @@ def test_a_memory_of_1024_bits_is_the_largest_of_luts():
     (need_of_multiplier(4, 8, "lut"), {"LUT": 32, "FF": 24}),
     (need_of_divider(8, 4), {"LUT": 40, "FF": 128}),
     (need_of_divider(8, 0), {}),
+    (need_of_table(22, 177, 17, 32), {"DSP": 1, "BRAM18": 1, "LUT": 128, "FF": 128}),
+    (need_of_table(10, 100, -3, 8), {"DSP": 1, "LUT": 20 + 32, "FF": 32}),
 ])  # fmt: skip
 def test_logic_counted_by_hand(found, need):
     assert numbers(found) == dict.fromkeys(RESOURCES, 0) | need
@@ -181,11 +183,6 @@ def test_a_deeper_memory_never_needs_fewer_block_rams(width, depth, more):
     assert ours["BRAM18"] <= theirs["BRAM18"]
 
 
-def test_every_kind_says_what_it_rests_on():
-    assert set(BASIS) == set(KINDS) - {"given"}
-    assert all(basis.source for basis in BASIS.values())
-
-
 # -- the block of an architecture file ------------------------------------------------------------
 
 
@@ -203,6 +200,7 @@ BLOCK = """
   small: {multiplier: {widths: [4, 4], kind: lut}}
   flags: {registers: {width: 5}}
   quotient: {divider: {dividend: 8, divisor: 4}}
+  curve: {count: 3, table: {entry: 22, entries: 177, below: 17, width: 32}}
   weights: {count: 2, buffer: {width: TI*formats.weight, depth: 576, banks: TO, kind: bram}}
   port: {count: 5, given: {LUT: 10*TO, FF: {value: 3, source: a report}}, inferred: a guess}
 """
@@ -244,13 +242,14 @@ def test_the_need_of_a_block_is_that_of_its_components():
     )
     assert each["small"]["LUT"] == 16
     assert each["weights"]["BRAM18"] == 2 * 16 * 15
+    assert numbers(each["curve"]) == {"DSP": 3, "BRAM18": 3, "URAM": 0, "LUT": 384, "FF": 384}
     assert numbers(each["port"]) == dict.fromkeys(RESOURCES, 0) | {"LUT": 800, "FF": 15}
     assert numbers(need_of(block, resolved(block, **VALUES))) == {
-        "DSP": 512,
-        "BRAM18": 480,
+        "DSP": 512 + 3,
+        "BRAM18": 480 + 3,
         "URAM": 0,
-        "LUT": 256 * 17 + 16 * 32 + 16 + 40 + 800,
-        "FF": 256 * 48 + 16 * 32 + 16 + 5 + 128 + 15,
+        "LUT": 256 * 17 + 16 * 32 + 16 + 40 + 384 + 800,
+        "FF": 256 * 48 + 16 * 32 + 16 + 5 + 128 + 384 + 15,
     }
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import mappers
 from einsum_cascade.source import InputError
 from explore.cli import app
-from explore.evaluate import Points, _refused
+from explore.evaluate import Points, refused_points
 from explore.plots import figures
 from explore.results import write
 from explore.run import idle_memories, run_file, summarize
@@ -150,7 +150,7 @@ def test_exactly_the_points_that_fail_are_found(seed):
     first = attempt(everything)
     found = {} if first is None else {
         int(point): error.message
-        for chosen, error in _refused(points, everything, first, attempt)
+        for chosen, error in refused_points(points, everything, first, attempt)
         for point in chosen
     }  # fmt: skip
     assert sorted(found) == [p for p in everything if cause(p) is not None]

@@ -269,6 +269,17 @@ def test_importing_the_figures_does_not_import_matplotlib():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize(("x", "scale"), [((0.0, 1.0, 2.0), "linear"), ((1.0, 2.0, 4.0), "log")])
+def test_a_swept_zero_has_its_place(x, scale):
+    from explore.plots.curves import draw_curves
+
+    line = Line("Ours", x, (1.0, 2.0, 3.0), ("", "", ""), (True, True, True))
+    panel = LinePanel("", "x", "y", (line,))
+    (axes,) = draw_curves(Figure("sweep", "curves", curves=((panel,),)), 3.5).axes
+    assert axes.get_xscale() == scale
+    assert axes.get_xlim()[0] <= x[0] <= x[-1] <= axes.get_xlim()[1]
+
+
 def test_names_that_are_cut_can_still_be_told_apart():
     kinds = ("grouped-query-attention", "grouped-latent-attention", "sliding-window-attention")
     names = [f"{kind} on {arch}" for kind in kinds for arch in ("fusemax-cloud", "flat-cloud")]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import polars as pl
 import pytest
@@ -221,6 +225,23 @@ def test_a_failing_point_is_a_row_with_its_reason(tmp_path):
     assert bad["rank"].null_count() == bad.height
     good = table.filter(pl.col("design") == "Ours", pl.col("reason").is_null())
     assert set(good["arch.memories.buffer.size_bytes"]) == {16 * 2**20}
+
+
+def test_every_process_has_the_same_last_digits():
+    """Whatever order sets have there."""
+    code = (
+        "import sys; from explore.run import run_file; from explore.spec import experiment_file;"
+        "sys.stdout.write(run_file(experiment_file('vit_ranking')).write_csv())"
+    )
+    tables = [
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True, check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]  # fmt: skip
+    assert tables[0] == tables[1]
+    assert tables[0].count(b"\n") > 10
 
 
 def test_figure_12s_sizing_rule_is_minimal(published):

@@ -122,6 +122,21 @@ def test_every_point_of_a_grid_is_where_numpy_counts_it():
     assert len(set(found)) == 6
 
 
+def test_sums_have_the_same_last_digit_whatever_stands_beside_a_point():
+    """Structures that bind the same Einsums to other arrays, in both orders."""
+    architecture = load_architecture("fusemax-cloud").resolve({})
+    ends = {"B": 1.0, "H": 2.0, "E": 64.0, "F": 64.0, "M": 512.0, "P": 512.0}
+    shape = {rank: np.array([extent]) for rank, extent in ends.items()}
+    both = [single_point(placed(kind, architecture, shape)) for kind in ("interleaved", "fused")]
+    for order in ((0, 1), (1, 0)):
+        parts = tuple((np.array([at]), both[at]) for at in order)
+        found = evaluate(MappingParts(parts, 2)).util
+        for at, mapping in enumerate(both):
+            assert {array: found[array][at] for array in found} == {
+                array: share[0] for array, share in evaluate(mapping).util.items()
+            }
+
+
 def test_structures_that_take_turns():
     """Structures that only an index tells apart, which has as many entries as there are points."""
     architecture = load_architecture("fusemax-cloud").resolve()

@@ -44,7 +44,7 @@ def swept(tmp_path, text):
 def rows(unit):
     import polars as pl
 
-    return pl.concat([table_of(unit, chunk) for chunk in unit.chunks()], how="diagonal")
+    return pl.concat([table_of(unit, chunk).rows for chunk in unit.chunks()], how="diagonal")
 
 
 @given(st.integers(1, 3000), st.integers(0, 2**64 - 1))
@@ -124,7 +124,7 @@ def test_a_condition_saves_derived_values_that_would_have_none(tmp_path):
     (unit,) = swept(tmp_path, text.replace("require: array_dim > 100", "seed: 1"))
     found = rows(unit)
     assert found.height == 48  # without the condition, points are rows with a reason
-    assert "is not positive" in found["reason"].drop_nulls()[0]
+    assert "is negative" in found["reason"].drop_nulls()[0]
     assert found["reason"].null_count() == 32
 
 
@@ -175,17 +175,50 @@ def test_axes_of_mapper_and_queries(tmp_path):
     assert means[3] < means[1]
 
 
-def test_a_slip_of_the_program_is_a_reason(tmp_path, monkeypatch):
-    import explore.evaluate
+DEVICES = """\
+name: devices
+workload: {models: [m3vit], kernels: [attention], seq_len: 129}
+designs: {Edge: {arch: edge-moe-zcu102, cascade: edge-moe-attention, mapper: edge_moe}}
+sampling: {axes: {device: [zcu102, u280, {name: tiny, source: none, totals: {DSP: 9, BRAM18: 9, URAM: 0, LUT: 9, FF: 9}}]}}
+"""
 
-    real = explore.evaluate._evaluated
+
+def test_devices_are_an_axis(tmp_path):
+    found = [rows(unit).row(0, named=True) for unit in swept(tmp_path, DEVICES)]
+    assert [row["device"] for row in found] == ["zcu102", "u280", "tiny"]
+    own, other, tiny = found
+    assert own["latency_s"] == other["latency_s"]
+    assert own["dsp"] == other["dsp"] == tiny["dsp"] > 9
+    assert own["energy_pj"] > 0
+    assert other["energy_pj"] is None  # what that board draws, nobody said
+    assert "DSP, and tiny has 9" in tiny["reason"]
+
+
+def test_zero_is_a_value_where_the_architecture_says_so(tmp_path):
+    text = SPEC.replace("[940 MHz, 1.2 GHz]", "[940 MHz]").replace("[64, 128, 256]", "[0, 64]")
+    text = text.replace(
+        "sweep:", "sweep:\n  arch.memories.DRAM.read_energy_pj: {from: 0, to: 8, steps: 3}"
+    )
+    (unit,) = swept(tmp_path, text)
+    found = rows(unit)
+    bad = found.filter(found["arch.array_dim"] == 0)
+    assert bad["reason"].str.contains("must be at least 1, found 0").all()
+    good = found.filter(found["arch.array_dim"] == 64)
+    assert good["reason"].null_count() == good.height == 24
+    assert sorted(good["arch.memories.DRAM.read_energy_pj"].unique()) == [0, 4, 8]
+
+
+def test_a_slip_of_the_program_is_a_reason(tmp_path, monkeypatch):
+    import explore.sweeps.work
+
+    real = explore.sweeps.work.evaluate_together
 
     def failing(grid, design, points, accounting):
         if np.any(points.seq_len == 4096):
             raise ZeroDivisionError("of a kind that nobody foresaw")
         return real(grid, design, points, accounting)
 
-    monkeypatch.setattr(explore.evaluate, "_evaluated", failing)
+    monkeypatch.setattr(explore.sweeps.work, "evaluate_together", failing)
     (unit,) = swept(tmp_path, SPEC)
     found = rows(unit)
     bad = found.filter(found["seq_len"] == 4096)
@@ -208,6 +241,8 @@ MISTAKES = {
     "axis": ("sampling: {axes: {seqlen: [1]}}", "unknown axis 'seqlen'.*'seq_len'"),
     "length": ("sampling: {axes: {seq_len: [1.5]}}", "whole number"),
     "option": ("sampling: {axes: {mapper.shedule: [serial]}}", "unknown key 'shedule'.*'schedule'"),
+    "device": ("sampling: {axes: {device: [zcu103]}}", "'fusemax-cloud' is for no device"),
+    "queries": ("families: {f: {design: Ours, sweep: {queries: [1]}}}", r"swept with explore sweep: .*axes: {queries"),
     "objective": ("sampling: {objectives: latency_s}", "only for a sweep of kind search"),
     "list name": ("sampling: {kind: list, list: [{arch.arraydim: 3}]}", "no 'arraydim'"),
     "list model": ("sampling: {kind: list, list: [{model: bert}]}", "unknown model 'bert'.*bert-base"),
@@ -239,6 +274,8 @@ def test_range_mistakes(tmp_path):
         "{from: 1, to: 2.5, integer: true}": "begins and ends with one",
         "[]": "at least 1 item",
         "[x]": "a number or a quantity",
+        "[-1]": "a number of at least 0",
+        "{from: 0, to: 8, steps: 3, scale: log}": "begins above 0",
     }.items():
         with pytest.raises(InputError, match=message) as caught:
             swept(tmp_path, SPEC.replace("[64, 128, 256]", values))
@@ -250,3 +287,13 @@ def test_one_unit_at_other_chunks_is_the_same(tmp_path):
     finer = replace(unit, sampling=unit.sampling.model_copy(update={"chunk": 16}))
     assert len(list(finer.chunks())) > 2
     assert rows(finer).equals(rows(unit))
+
+
+def test_an_unknown_device_names_the_nearest(tmp_path):
+    with pytest.raises(InputError, match=r"unknown device 'u820'.*did you mean 'u280'") as caught:
+        swept(tmp_path, DEVICES.replace("u280", "u820"))
+    assert "spec.yaml:4" in str(caught.value)
+    for name in ("device", "arch.device", "mapper.reordering"):
+        with pytest.raises(InputError, match="is swept with explore sweep: sampling") as caught:
+            swept(tmp_path, DEVICES + f"sweep: {{{name}: [zcu102]}}\n")
+        assert "spec.yaml:5" in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import signal
@@ -77,19 +78,52 @@ def undisturbed(tmp_path_factory):
     return folder / "out"
 
 
-def test_a_sweep_is_the_run_of_its_spec(undisturbed, tmp_path):
-    """The same numbers as `explore run`, whatever the chunks."""
-    run = run_file(write(tmp_path, SPEC.replace("sampling: {chunk: 24}\n", "")))
-    found = results(undisturbed).scan().collect()
+TEMPLATE = """\
+name: template
+workload: {models: [m3vit], kernels: [attention, network], seq_len: 129}
+designs:
+  Edge: {arch: edge-moe-zcu102, cascade: edge-moe-attention, mapper: edge_moe}
+sweep: {arch.TI: [0, 8, 64], arch.p: [2, 64]}
+"""
+TILES = """\
+name: tiles
+workload: {models: [bert-base], seq_len: [1K, 1200], batch: 4}
+designs:
+  Ours: {arch: fusemax-cloud, cascade: attention-1pass, mapper: fusemax}
+  No energy:
+    arch:
+      extends: fusemax-cloud
+      memories: {DRAM: {read_energy_pj: 0, write_energy_pj: 0}, buffer: {read_energy_pj: 0, write_energy_pj: 0}}
+      arrays:
+        2d: {registers: {energy_pj: 0}, operations: {mac: {energy_pj: 0}, max: {energy_pj: 0}}}
+        1d: {registers: {energy_pj: 0}, operations: {mac: {energy_pj: 0}, add: {energy_pj: 0}, mul: {energy_pj: 0}, max: {energy_pj: 0}, div: {energy_pj: 0}}}
+    cascade: attention-1pass
+    mapper: fusemax
+sweep: {shape.M0: [256, 300], arch.memories.buffer.size_bytes: [2 KiB, 4 MiB]}
+"""
+
+
+@pytest.mark.parametrize("text", [SPEC.partition("sampling")[0], TEMPLATE, TILES])
+def test_a_sweep_is_the_run_of_its_spec(text, tmp_path):
+    """The same figures as `explore run`, whatever the chunks, also of points that cannot be."""
+    run = run_file(write(tmp_path, text))
+    asked = "sampling: {chunk: 24, columns: [lower_bound_bytes, compute_s]}\n"
+    swept(write(tmp_path, text + asked), tmp_path / "out")
+    found = results(tmp_path / "out").scan().collect()
     keys = ["design", "kernel", "model", "batch", "seq_len"]
-    keys += ["arch.array_dim", "arch.memories.buffer.size_bytes", "arch.clock_hz"]
-    both = run.with_columns(pl.col(keys[3:5]).cast(pl.Int64)).join(found, on=keys, how="inner")
+    keys += [name for name in run.columns if name.startswith(("arch.", "shape."))]
+    both = run.join(found, on=keys, how="inner", maintain_order="right")
     assert both.height == run.height == found.height
-    for name in ("latency_s", "energy_pj", "traffic_bytes", "area_um2", "util_2d", "util_1d"):
-        ours, theirs = both[name].to_numpy(), both[f"{name}_right"].to_numpy()
-        assert np.allclose(ours, theirs, rtol=1e-12, equal_nan=True), name
-    assert both["reason"].equals(both["reason_right"], null_equal=True)
-    assert both["bottleneck"].equals(both["bottleneck_right"], null_equal=True)
+    figures = [name for name in found.columns if name not in (*keys, "family")]
+    assert {"latency_s", "energy_pj", "area_um2", "util_2d", "bottleneck"} <= set(figures)
+    assert ("dsp" in figures) == (text is TEMPLATE)
+    for name in figures:
+        if name in run.columns:
+            assert both[name].equals(both[f"{name}_right"].alias(name), null_equal=True), name
+        else:  # an array that there is not
+            assert found[name].null_count() == found.height
+    infeasible = found.filter(pl.col("reason").is_not_null() & pl.col("area_um2").is_not_null())
+    assert 0 < infeasible.height < found.height or text is TEMPLATE
     assert 0 < found["reason"].null_count() < found.height
 
 
@@ -181,34 +215,43 @@ def test_processes_give_the_same_and_one_may_die(undisturbed, tmp_path, monkeypa
 
 
 def test_dask_gives_the_same_when_a_worker_is_killed(undisturbed, tmp_path):
-    distributed = pytest.importorskip("distributed")
-    spec, out = write(tmp_path), tmp_path / "out"
-    with (
-        distributed.LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-            silence_logs=50,
-        ) as local,
-        driver.cluster(local.scheduler_address) as evaluate,
-    ):
-        pids = [worker.process.process.pid for worker in local.workers.values()]
+    """A scheduler and two workers, each a process of its own, as on a cluster."""
+    pytest.importorskip("distributed")
+    spec, out, found = write(tmp_path), tmp_path / "out", tmp_path / "scheduler.json"
+    dask = [sys.executable, "-m", "distributed.cli.dask_"]
+    options = ["--scheduler-file", str(found), "--no-dashboard"]
+    commands = [[*dask[:2], f"{dask[2]}scheduler", "--host", "127.0.0.1", "--port", "0", *options]]
+    commands += 2 * [[*dask[:2], f"{dask[2]}worker", "--no-nanny", "--nthreads", "1", *options]]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    running = [subprocess.Popen(command, cwd=ROOT, **quiet) for command in commands]
+    try:
+        end = time.monotonic() + 60
+        while not found.exists() or not found.stat().st_size:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        address = json.loads(found.read_text())["address"]
+        assert address.startswith("tcp://")
+        with driver.cluster(address) as evaluate:
 
-        def killing(jobs):
-            for i, done in enumerate(evaluate(jobs)):
-                if i == 1:
-                    os.kill(pids[0], signal.SIGKILL)
-                yield done
+            def killing(jobs):
+                for i, done in enumerate(evaluate(jobs)):
+                    if i == 1:
+                        running[1].kill()
+                    yield done
 
-        assert swept(spec, out, killing).points == 288
+            assert swept(spec, out, killing).points == 288
+        assert running[1].wait(10) == -signal.SIGKILL
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
     assert files(out) == files(undisturbed)
     assert results(out).scan().collect().equals(results(undisturbed).scan().collect())
 
 
 def test_a_worker_with_another_program_is_refused(tmp_path, monkeypatch):
     (unit, _) = units(load_experiment(write(tmp_path)))
-    job = Job("key", packed(unit), next(unit.chunks()))
+    job = Job("key", packed(unit), next(unit.chunks()), "context")
     monkeypatch.setattr("explore.sweeps.work.code_version", lambda: "another")
     with pytest.raises(InputError, match="has another version of this program"):
         work(job)
