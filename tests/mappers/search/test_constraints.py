@@ -14,6 +14,7 @@ from mappers.search.asked import Asked
 from mappers.search.changes import smallest_changes
 from mappers.search.fronts import COLUMNS
 from sim import evaluate
+from sim.single import single_point
 from sim.timeline import timeline
 
 CHAIN = parse_cascade(
@@ -64,7 +65,7 @@ def test_the_best_that_keeps_to_a_limit(every, objective, limited):
     """The whole front in all columns holds the best within any limit: there it is looked up."""
     on, at = machine(buffer=512), COLUMNS.index(limited)
     score = {"edp": every[:, 0] * every[:, 1]} | dict(zip(COLUMNS, every.T, strict=True))
-    for most in np.quantile(every[:, at], [0.0, 0.3, 0.8], method="lower"):
+    for most in np.quantile(every[:, at], [0.0, 0.6], method="lower"):
         within = every[:, at] <= most
         found = optimum(options(objective, **{limited: float(most)}), CHAIN, on, SHAPE)
         assert found.score == pytest.approx(score[objective][within].min(), rel=1e-12)
@@ -100,7 +101,7 @@ def test_what_would_draw_too_much_waits(every, objective):
     """Of all mappings, and for each the least wait that keeps its mean power: the best."""
     on = machine(buffer=512)
     power = every[:, 1] * 1e-12 / every[:, 0]
-    for most in np.quantile(power, [0.02, 0.5, 0.9]):
+    for most in np.quantile(power, [0.02, 0.6]):
         latency = np.maximum(every[:, 0], every[:, 1] * 1e-12 / most)
         score = {"latency_s": latency, "energy_pj": every[:, 1], "edp": latency * every[:, 1]}
         found = optimum(options(objective, power_w=float(most)), CHAIN, on, SHAPE)
@@ -113,20 +114,17 @@ def test_what_would_draw_too_much_waits(every, objective):
 
 
 def test_the_wait_is_part_of_the_mapping():
-    on, shape = (
-        load_architecture("fusemax-cloud").resolve({}),
-        {"B": 1, "H": 1, "E": 64, "F": 64, "P": 256, "M": 256},
-    )
-    cascade = workloads.cascade("attention-1pass")
-    limit = {"objective": "latency_s", "fusion": "whole", "constraints": {"power_w": "10 W"}}
-    found = optimum(Options(**limit), cascade, on, shape)
+    on = machine(buffer=512)
+    found = optimum(options(power_w=1e-3), CHAIN, on, SHAPE)
     last = found.mappings[0].phases[-1].options[0]
     assert last.einsums == ()
     assert last.stall_cycles > 0
     real = evaluate(found.mappings[0])
-    assert real.energy_pj[0] * 1e-12 / real.latency_s[0] == pytest.approx(10)
+    assert real.energy_pj[0] * 1e-12 / real.latency_s[0] == pytest.approx(1e-3)
     assert real.bottleneck[0] == "stall"
-    assert timeline(found.mappings[0]).cycles >= last.stall_cycles
+    run = timeline(single_point(found.mappings[0]))
+    assert run.critical_path["wait"] == pytest.approx(last.stall_cycles)
+    assert run.cycles >= real.latency_s[0] * on.clock_hz * (1 - 1e-9)
 
 
 def test_limits_with_units_and_mistakes_in_them():

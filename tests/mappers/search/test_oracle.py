@@ -174,12 +174,12 @@ def test_a_product(shape, size):
     for mapping, row in zip(found.mappings, found.costs, strict=True):
         real = evaluate(mapping)
         np.testing.assert_allclose([real.latency_s[0], real.energy_pj[0]], row, rtol=1e-9)
-    for most in (*wanted[:, 1], wanted[:, 1].min() * 0.99):  # and within a limit of energy
+    for most in (wanted[-1, 1], wanted[-1, 1] * 0.99):  # and within a limit of energy
         limit = {"energy_pj": float(most) * (1 + 1e-9)}
         best = optimum(limited(limit, "latency_s"), PRODUCT, on, shape)
         within = wanted[wanted[:, 1] <= most * (1 + 1e-9), 0]
         assert list(best.costs[:, 0]) == pytest.approx(list(within[:1]), rel=1e-9)
-    for most in np.quantile(wanted[:, 1] * 1e-12 / wanted[:, 0], [0.1, 0.9]):  # and of power
+    for most in np.quantile(wanted[:, 1] * 1e-12 / wanted[:, 0], [0.5]):  # and of power
         best = optimum(limited({"power_w": float(most)}, "latency_s"), PRODUCT, on, shape)
         slowest = np.maximum(wanted[:, 0], wanted[:, 1] * 1e-12 / most)
         assert best.score == pytest.approx(slowest.min(), rel=1e-9)
