@@ -231,9 +231,9 @@ def settled(
 
 
 def _check_derived(name: str, value: Array, grid: Grid) -> None:
-    """What may be 0, the architecture knows; an extent is checked where it is used."""
-    if name.startswith("arch.") and np.any(value < 0):
-        raise InputError(f"{float(np.min(value)):g} is negative", grid.places[name])
+    """Hardware is made of positive numbers; an extent is checked where it is used."""
+    if name.startswith("arch.") and np.any(value <= 0):
+        raise InputError(f"{float(np.min(value)):g} is not positive", grid.places[name])
 
 
 def _of(rule: Expression, names: dict[str, Any], grid: Grid, name: str) -> Array:

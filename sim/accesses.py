@@ -151,9 +151,12 @@ class Tally:
         single: bool = False,
     ) -> None:
         """Count `words` where `when` holds. Consecutive words of a line share its access."""
-        words = np.where(when, words * self.element_words.get(tensor, 1.0), 0.0)
+        if tensor in self.element_words:
+            words = words * self.element_words[tensor]
+        if when is not True:
+            words = words * np.asarray(when, dtype=np.float64)
         key = (memory.name, tensor, writes)
-        self.moved_words[key] = self.moved_words.get(key, 0.0) + words
+        self.moved_words[key] = self.moved_words[key] + words if key in self.moved_words else words
         if memory.ports:
             beat = (tensor, writes, single or tensor in self.in_place)
             self.beats[beat] = self.beats.get(beat, 0.0) + words
@@ -246,11 +249,13 @@ def iterated_ranks(cascade: Cascade, tensor: str) -> frozenset[str]:
     return frozenset(state)
 
 
-def uses(cascade: Cascade, phase: Phase) -> Iterator[Use]:
-    """Every (Einsum, tensor) of the phase, operands first, each way of reading a tensor once."""
+def uses(cascade: Cascade, phase: Phase, tensor: str | None = None) -> Iterator[Use]:
+    """Every (Einsum, tensor) of the phase, operands first, each way of reading a tensor once; or
+    those of one `tensor`."""
     for mapping in phase.einsums:
         for touch in _touches(cascade, mapping.einsum):
-            yield Use(mapping, **touch)
+            if tensor is None or touch["tensor"] == tensor:
+                yield Use(mapping, **touch)
 
 
 @lru_cache(maxsize=8192)
@@ -318,9 +323,14 @@ def _touch(cascade: Cascade, alike: Sequence[Shown]) -> dict[str, Any]:
 
 
 def tally(
-    cascade: Cascade, architecture: Architecture, shape: Mapping[str, Number], phase: Phase
+    cascade: Cascade,
+    architecture: Architecture,
+    shape: Mapping[str, Number],
+    phase: Phase,
+    tensor: str | None = None,
 ) -> Tally:
-    """All accesses of a phase, in true words: what pads an incomplete tile is not moved."""
+    """All accesses of a phase (or those of one `tensor`), in true words: what pads an incomplete
+    tile is not moved."""
     replaced = {
         tensor: option.residency.in_place_of
         for tensor, options in phase.residency.items()
@@ -329,18 +339,25 @@ def tally(
     }
     result = Tally(element_words(architecture, phase), frozenset({*replaced, *replaced.values()}))
     sharing: dict[tuple[object, ...], list[Use]] = {}
-    every = [
-        (use, position, option)
-        for use in uses(cascade, phase)
-        for position, option in enumerate(phase.residency[use.tensor])
-    ]
-    for use, position, option in every:
-        for tile in _filled(use, option.residency):
-            key = _once(use, tile, position)
-            if key is not None:
-                sharing.setdefault(key, []).append(use)
-    for use, position, option in every:
-        _count(result, cascade, architecture, shape, use, option, position, sharing)
+    touching = [(use, phase.residency[use.tensor]) for use in uses(cascade, phase, tensor)]
+    for use, options in touching:
+        for position, option in enumerate(options):
+            for tile in _filled(use, option.residency):
+                key = _once(use, tile, position)
+                if key is not None:
+                    sharing.setdefault(key, []).append(use)
+    for use, options in touching:
+        near = array_side(cascade, use, shape)  # the array's side: the memory nearest to it
+        words = near.words * near.count * true_share(shape, use)
+        for position, option in enumerate(options):
+            residency = option.residency
+            if _is_direct(use, residency):
+                continue
+            tiles = residency.of(use.mapping.einsum)
+            _hold(result, shape, use, option)
+            nearest = architecture.memory(tiles[-1].memory if tiles else residency.home)
+            _both_ways(result, nearest, use, words, near, option.when)
+            _refill(result, cascade, architecture, shape, use, option, position, sharing)
     for memory in architecture.memories[1:] if phase.spilled else ():
         _spill(result, architecture, cascade, shape, phase, memory.name, memory.size_bytes)
     return result
@@ -377,7 +394,28 @@ def _once(use: Use, tile: Tile, option: int) -> tuple[object, ...] | None:
     return (use.tensor, tile.memory, names, tile.retain, *same)
 
 
-def _count(
+def _hold(
+    result: Tally,
+    shape: Mapping[str, Number],
+    use: Use,
+    option: Option,
+) -> None:
+    """The room that tiles take: what several Einsums share, once."""
+    residency = option.residency
+    for tile in () if residency.in_place_of is not None else residency.of(use.mapping.einsum):
+        position = use.mapping.position(tile.below)
+        words = words_of(use, use.mapping.loops[position:], shape) * tile.copies
+        words = words * result.element_words.get(use.tensor, 1.0)
+        names = tuple(loop.name for loop in use.mapping.loops[:position])
+        owner = () if position <= use.mapping.shared else (use.mapping.einsum,)
+        other = (f"{use.mapping.einsum} {use.nth}",) if use.nth else ()
+        key = (tile.memory, use.tensor, names + owner + other)
+        words = words * np.asarray(option.when, dtype=np.float64)
+        held = result.footprint_words.get(key)
+        result.footprint_words[key] = words if held is None else np.maximum(held, words)
+
+
+def _refill(
     result: Tally,
     cascade: Cascade,
     architecture: Architecture,
@@ -387,33 +425,15 @@ def _count(
     number: int,
     sharing: dict[tuple[object, ...], list[Use]],
 ) -> None:
-    residency, when = option.residency, option.when
-    if _is_direct(use, residency):
-        return
+    """Between the memories: each tile is filled from, or emptied to, the level outside of it."""
+    residency = option.residency
     tiles = residency.of(use.mapping.einsum)
-    for tile in tiles:
-        position = use.mapping.position(tile.below)
-        if residency.in_place_of is None:
-            words = words_of(use, use.mapping.loops[position:], shape) * tile.copies
-            words = words * result.element_words.get(use.tensor, 1.0)
-            names = tuple(loop.name for loop in use.mapping.loops[:position])
-            owner = () if position <= use.mapping.shared else (use.mapping.einsum,)
-            other = (f"{use.mapping.einsum} {use.nth}",) if use.nth else ()
-            key = (tile.memory, use.tensor, names + owner + other)
-            held = result.footprint_words.get(key, np.float64(0))
-            result.footprint_words[key] = np.where(when, np.maximum(held, words), held)
-    # the array's side: the memory nearest to the arrays
-    nearest = tiles[-1].memory if tiles else residency.home
-    near = array_side(cascade, use, shape)
-    words = near.words * near.count * true_share(shape, use)
-    _both_ways(result, architecture.memory(nearest), use, words, near, when)
-    # between the memories: each tile is filled from, or emptied to, the level outside of it
     outside = tiles[0].memory if tiles and tiles[0].memory == residency.home else residency.home
     for tile in _filled(use, residency):
         once = _once(use, tile, number)
         together = (use,) if once is None else tuple(sharing[once])
         if together[0] is use:  # what several Einsums share is moved with the first of them
-            _transfer(result, cascade, architecture, shape, together, tile, outside, when)
+            _transfer(result, cascade, architecture, shape, together, tile, outside, option.when)
         outside = tile.memory
 
 
@@ -434,7 +454,7 @@ def _transfer(
     inner = architecture.memory(tile.memory)
     _both_ways(result, architecture.memory(outside), use, words, moved, when)
     result.move(inner, use.tensor, words, not use.writes, when)
-    if use.writes:  # partial results that come back
+    if use.writes and np.any(moved.accumulates):  # partial results that come back
         result.move(inner, use.tensor, np.where(moved.accumulates, words, 0.0), True, when)
 
 
@@ -473,7 +493,11 @@ def visited(
     """
     loops = use.mapping.loops
     found = visits(loops, use.ranks, position, retain)
-    found = replace(found, count=found.count + _behind(use, shape, found, position))
+    if use.mapping.stagger is not None:
+        found = replace(found, count=found.count + _behind(use, shape, found, position))
+    filtered = any(_is_filtered(cascade, each) for each in (use, *others))
+    if not (use.windows or filtered):
+        return found
     words = found.words if not use.windows else words_of(use, loops[position:], shape, True)
     overlapping = frozenset(r for w in use.windows if not w.scattered for r in w.ranks)
     moving = frozenset(rank.lower() for rank in use.ranks - overlapping)
@@ -528,6 +552,12 @@ def _behind(use: Use, shape: Mapping[str, Number], found: Visits, position: int)
     return stagger_iterations(nest, shape) * again
 
 
+def _is_filtered(cascade: Cascade, use: Use) -> bool:
+    """Whether filters leave points out."""
+    einsum = cascade.einsum(use.mapping.einsum)
+    return bool(einsum.filters or einsum.data_filters)
+
+
 def _parts(
     cascade: Cascade,
     use: Use,
@@ -537,9 +567,9 @@ def _parts(
     moving: frozenset[str],
 ) -> tuple[Part, ...]:
     """What the filters of an Einsum leave of the words of its tiles."""
-    einsum = cascade.einsum(use.mapping.einsum)
-    if not einsum.filters and not einsum.data_filters:
+    if not _is_filtered(cascade, use):
         return ()
+    einsum = cascade.einsum(use.mapping.einsum)
     loops = use.mapping.loops
     sizes = {}
     for rank in einsum.ranks:

@@ -45,20 +45,16 @@ def objections(
     shape: Mapping[str, Number],
     phase: Phase,
     tally: Tally,
-    capacity: bool = True,
 ) -> Iterator[Objection]:
-    """Everything that stands against a phase, structure first, `capacity` last (if at all)."""
+    """Everything that stands against a phase, structure first, capacities last."""
     for mapping in phase.einsums:
-        yield from _nest(cascade, architecture, shape, mapping)
-    yield from _fusion(cascade, phase)
-    yield from _schedule(cascade, phase)
-    yield from _states(cascade, architecture, phase)
-    yield from _homes(cascade, architecture, phase)
-    if capacity:
-        yield from _capacity(architecture, phase, tally)
+        yield from nest_objections(cascade, architecture, shape, mapping)
+    yield from fusion_objections(cascade, phase)
+    yield from tensor_objections(cascade, architecture, phase)
+    yield from _capacity(architecture, phase, tally)
 
 
-def _nest(
+def nest_objections(
     cascade: Cascade, architecture: Architecture, shape: Mapping[str, Number], m: EinsumMapping
 ) -> Iterator[Objection]:
     """The loops cover the iteration space, the array has the PEs and the operations."""
@@ -92,6 +88,20 @@ def _nest(
         )
 
 
+def fusion_objections(cascade: Cascade, phase: Phase) -> Iterator[Objection]:
+    """The Einsums of a phase can share their loops, and overlap or follow one another."""
+    yield from _fusion(cascade, phase)
+    yield from _schedule(cascade, phase)
+
+
+def tensor_objections(
+    cascade: Cascade, architecture: Architecture, phase: Phase, tensor: str | None = None
+) -> Iterator[Objection]:
+    """Running values, and what stays on chip, are where they are needed; or one `tensor` is."""
+    yield from _states(cascade, architecture, phase, tensor)
+    yield from _homes(cascade, architecture, phase, tensor)
+
+
 def _fusion(cascade: Cascade, phase: Phase) -> Iterator[Objection]:
     """Einsums that share a loop over a rank can all be in the same pass over it."""
     analysis = analysis_of(cascade)
@@ -100,7 +110,7 @@ def _fusion(cascade: Cascade, phase: Phase) -> Iterator[Objection]:
         names = tuple(loop.name for loop in mapping.loops)
         for depth, loop in enumerate(mapping.loops[: mapping.shared], start=1):
             sharing.setdefault(names[:depth], (loop, []))[1].append(mapping.einsum)
-    after = _followers(cascade, phase)
+    after = _followers(cascade, frozenset(m.einsum for m in phase.einsums))
     for loop, einsums in sharing.values():
         for outsider in after.keys() - set(einsums):
             into = [e for e in einsums if outsider in after[e]]
@@ -132,9 +142,9 @@ def _fusion(cascade: Cascade, phase: Phase) -> Iterator[Objection]:
         )
 
 
-def _followers(cascade: Cascade, phase: Phase) -> dict[str, set[str]]:
-    """For each Einsum of the phase, those of the phase that need its result, directly or not."""
-    names = {m.einsum for m in phase.einsums}
+@lru_cache(maxsize=1024)
+def _followers(cascade: Cascade, names: frozenset[str]) -> Mapping[str, frozenset[str]]:
+    """For each Einsum of a phase, those of the phase that need its result, directly or not."""
     direct: dict[str, set[str]] = {e.name: set() for e in cascade.einsums}
     for dependency in dependencies(cascade):
         direct[dependency.producer.name].add(dependency.consumer.name)
@@ -146,7 +156,7 @@ def _followers(cascade: Cascade, phase: Phase) -> dict[str, set[str]]:
             new = direct[front.pop()] - found
             found |= new
             front += new
-        result[name] = (found & names) - {name}
+        result[name] = frozenset(found & names) - {name}
     return result
 
 
@@ -174,13 +184,16 @@ def _schedule(cascade: Cascade, phase: Phase) -> Iterator[Objection]:
                 )
 
 
-def _homes(cascade: Cascade, architecture: Architecture, phase: Phase) -> Iterator[Objection]:
+def _homes(
+    cascade: Cascade, architecture: Architecture, phase: Phase, only: str | None
+) -> Iterator[Objection]:
     """What stays on chip between two Einsums is still there when the second one needs it."""
     outermost = architecture.memories[0].name
     by_tensor: dict[str, list[Use]] = {}
-    for use in uses(cascade, phase):
+    for use in uses(cascade, phase, only):
         by_tensor.setdefault(use.tensor, []).append(use)
     for tensor, users in by_tensor.items():
+        known: dict[tuple[str, str, bool], Objection | None] = {}
         here = any(u.writes for u in users)
         external = not here or any(
             c.name not in {m.einsum for m in phase.einsums} and not c.is_view
@@ -216,9 +229,12 @@ def _homes(cascade: Cascade, architecture: Architecture, phase: Phase) -> Iterat
                         continue
                     if home == IN_ARRAY or direct:
                         kept = home != IN_ARRAY
-                        problem = forwarding(
-                            cascade, architecture, phase, tensor, writer, reader, kept
-                        )
+                        key = (writer.mapping.einsum, reader.mapping.einsum, kept)
+                        if key not in known:
+                            known[key] = forwarding(
+                                cascade, architecture, phase, tensor, writer, reader, kept
+                            )
+                        problem = known[key]
                     else:
                         problem = _kept(tensor, writer, reader, option.residency.of)
                     if problem is not None:
@@ -228,7 +244,7 @@ def _homes(cascade: Cascade, architecture: Architecture, phase: Phase) -> Iterat
 
 def late_readers(cascade: Cascade, phase: Phase, tensor: str, old: str) -> list[str]:
     """Readers of `old` that do not have to come before the Einsum that overwrites it."""
-    after = _followers(cascade, phase)
+    after = _followers(cascade, frozenset(m.einsum for m in phase.einsums))
     readers = {c.name for c in cascade.consumers[old]} & set(after)
     return [r for r in sorted(readers) if r != tensor and tensor not in after[r]]
 
@@ -274,9 +290,10 @@ def forwarding(
         )
     analysis = analysis_of(cascade)
     ranks = set(cascade.einsum(w.einsum).ranks) & set(cascade.einsum(r.einsum).ranks)
-    several = [k for k in ranks if np.any(product(w.loops, frozenset({k})) > 1)]
+    several = ranks & w.repeated
     common = shared_loops(w, r)
-    later = [k for k in several if not analysis.fusible(_along(phase, w, r, k, common), k)]
+    beside = _beside(phase, w, r, common)
+    later = [k for k in several if not analysis.fusible(_along(beside, w, r, k), k)]
     inside = product(w.loops[common:], writer.ranks)
     words = inside / product(w.spatial, writer.ranks)
     array = architecture.array(w.array)
@@ -304,17 +321,29 @@ def forwarding(
     )
 
 
+def _beside(
+    phase: Phase, w: EinsumMapping, r: EinsumMapping, common: int
+) -> list[tuple[str, tuple[Loop, ...]]]:
+    """Who shares loops with a writer or a reader that the other one of these does not share."""
+    found = []
+    for end in (w, r):
+        if end.shared > common:
+            for other in phase.einsums:
+                inside = end.loops[common : shared_loops(end, other)]
+                if inside and other is not end:
+                    found.append((other.einsum, inside))
+    return found
+
+
 def _along(
-    phase: Phase, w: EinsumMapping, r: EinsumMapping, rank: str, common: int
+    beside: list[tuple[str, tuple[Loop, ...]]], w: EinsumMapping, r: EinsumMapping, rank: str
 ) -> tuple[str, ...]:
     """A writer, a reader, and who goes over a rank in a loop that only one of them shares: who
     waits for such a one to finish does not flow beside the others."""
     found = dict.fromkeys((w.einsum, r.einsum))
-    for other in phase.einsums:
-        for end in (w, r):
-            inside = end.loops[common : shared_loops(end, other)]
-            if any(lp.rank == rank and np.any(np.asarray(lp.extent) > 1) for lp in inside):
-                found[other.einsum] = None
+    for other, inside in beside:
+        if any(lp.rank == rank and lp.repeats for lp in inside):
+            found[other] = None
     return tuple(found)
 
 
@@ -339,10 +368,12 @@ def exchanges_along(cascade: Cascade, iterated: str, rank: str) -> bool:
     return False
 
 
-def _states(cascade: Cascade, architecture: Architecture, phase: Phase) -> Iterator[Objection]:
+def _states(
+    cascade: Cascade, architecture: Architecture, phase: Phase, only: str | None
+) -> Iterator[Objection]:
     """A running value is there when its next generation is made, and generations follow in time."""
     writers = {m.einsum: m for m in phase.einsums}
-    for use in uses(cascade, phase):
+    for use in uses(cascade, phase, only):
         m = use.mapping
         for rank in iterated_ranks(cascade, use.tensor):
             at = [i for i, loop in enumerate(m.loops) if loop.rank == rank]

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
+
+import numpy as np
 
 from archs import Architecture
 from einsum_cascade import Cascade
@@ -34,6 +37,11 @@ class Loop:
     rank: str
     extent: Number
     spatial: bool = False
+
+    @cached_property
+    def repeats(self) -> bool:
+        """Whether it has more than one iteration at some point."""
+        return bool(np.any(np.asarray(self.extent) > 1))
 
 
 @dataclass(frozen=True)
@@ -107,15 +115,20 @@ class EinsumMapping:
     restarts: str | None = None
     stagger: str | None = None
 
-    @property
+    @cached_property
     def temporal(self) -> tuple[Loop, ...]:
         """The loops in time, outermost first."""
         return tuple(loop for loop in self.loops if not loop.spatial)
 
-    @property
+    @cached_property
     def spatial(self) -> tuple[Loop, ...]:
         """The loops over the dimensions of the array, in their order."""
         return tuple(loop for loop in self.loops if loop.spatial)
+
+    @cached_property
+    def repeated(self) -> frozenset[str]:
+        """The ranks of which it has several coordinates, at some point."""
+        return frozenset(loop.rank for loop in self.loops if loop.repeats)
 
     def position(self, below: str | None) -> int:
         """Index of the first loop inside a tile kept below that loop.
@@ -124,10 +137,14 @@ class EinsumMapping:
         """
         if below is None:
             return 0
-        names = [loop.name for loop in self.loops]
-        if below not in names:
-            raise ValueError(f"{self.einsum} has no loop {below!r}, only {', '.join(names)}")
-        return names.index(below) + 1
+        if below not in self._positions:
+            names = ", ".join(self._positions)
+            raise ValueError(f"{self.einsum} has no loop {below!r}, only {names}")
+        return self._positions[below]
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {loop.name: at for at, loop in enumerate(self.loops, start=1)}
 
 
 def shared_loops(a: EinsumMapping, b: EinsumMapping) -> int:

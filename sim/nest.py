@@ -6,8 +6,9 @@ counted from the tile outwards up to the first loop that it does depend on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Visits:
     depth: int = 0
     trips: tuple[Number, ...] = ()
 
-    @property
+    @cached_property
     def accumulates(self) -> Number:
         """Where results come back: a mask."""
         return self.count > self.distinct
@@ -37,10 +38,19 @@ class Visits:
 
 def product(loops: Sequence[Loop], ranks: frozenset[str] | None = None) -> Number:
     """Product of the extents of the loops over `ranks` (of all loops when None)."""
+    return _product(
+        (loop.rank, loop.extent) for loop in loops if ranks is None or loop.rank in ranks
+    )
+
+
+def _product(extents: Iterable[tuple[str, Number]]) -> Number:
+    """Rank by rank: what varies along different axes meets as late as can be."""
+    by_rank: dict[str, Number] = {}
+    for rank, extent in extents:
+        by_rank[rank] = by_rank[rank] * extent if rank in by_rank else extent
     result: Number = 1.0
-    for loop in loops:
-        if ranks is None or loop.rank in ranks:
-            result = result * loop.extent
+    for extent in by_rank.values():
+        result = result * extent
     return result
 
 
@@ -56,7 +66,6 @@ def visits(
     >>> float(visits(nest, frozenset("M"), 2, retain=False).count)    # streamed for every P1
     32.0
     """
-    count: Number = 1.0
     untouched: Number = retain
     depth = 0 if retain is True else position
     trips: list[Number] = []
@@ -69,8 +78,8 @@ def visits(
             untouched = untouched & (loop.extent == 1)
         elif untouched is not True:
             trip = np.where(untouched, 1.0, loop.extent)
-        count = count * trip
         trips.insert(0, trip)
     outer = loops[:position]
+    count = _product((loop.rank, trip) for loop, trip in zip(outer, trips, strict=True))
     words = product(loops[position:], ranks)
     return Visits(words, count, product(outer, ranks), depth, tuple(trips))

@@ -1,9 +1,10 @@
 """The costs of a phase taken apart, for a search that compares many candidates of one structure.
 
-Energy, traffic, the time of each memory and the room in it are sums over tensors. A candidate axis
-of one tensor (where it is kept) need not meet those of the others before the parts are added, so
-that most of the work is done on small arrays. It is the arithmetic of `sim.evaluate_phase`, in
-another order: the same functions, fed with the part of one tensor at a time.
+Energy, traffic, the time of each memory and the room in it are sums over tensors; energy and time
+of the arrays are sums over Einsums. So the candidates of one tensor (where it is kept) need not
+meet those of the others before the parts are added, and what bears on a part alone (the nests of
+the Einsums that use a tensor) is worked out once for all phases that have it. It is the arithmetic
+of `sim.evaluate_phase`, in another order: the same functions, fed with one part at a time.
 """
 
 from __future__ import annotations
@@ -14,11 +15,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from einsum_cascade.shapes import points_in
-from sim.accesses import tally
+from sim.accesses import Tally, tally
 from sim.energy import Accounting, energy_terms
-from sim.legality import objections
-from sim.mapping import Mapping, Mask, Number, Phase
-from sim.schedule import timing
+from sim.legality import fusion_objections, nest_objections, tensor_objections
+from sim.mapping import EinsumMapping, Mapping, Mask, Number, Phase
+from sim.schedule import einsum_cycles, moving_seconds
+
+
+@dataclass(frozen=True)
+class EinsumPart:
+    """What one Einsum adds: energy and seconds of its array. `refused` are masks: where one holds,
+    its nest is not legal."""
+
+    energy_pj: Number
+    seconds: Number
+    refused: tuple[Mask, ...]
 
 
 @dataclass(frozen=True)
@@ -32,22 +43,28 @@ class TensorPart:
     room_bytes: MappingABC[str, Number]
 
 
-@dataclass(frozen=True)
-class PhaseParts:
-    """A phase whose arrays and memories overlap: its latency is that of the busiest.
+def einsum_part(on: Mapping, nest: EinsumMapping, accounting: Accounting = "full") -> EinsumPart:
+    """The part of an Einsum, in a phase whose arrays and memories overlap.
 
-    `energy_pj` and `busy_s` are those of the arrays alone. `refused` are masks: where one holds,
-    the phase is not legal; room is not among them.
+    Raises ValueError for what does not add up: serialized folds and pipelined loops.
     """
+    cascade, architecture = on.cascade, on.architecture
+    if nest.folds != "pipelined" or architecture.array(nest.array).loop is not None:
+        raise ValueError(f"the time of {nest.einsum} depends on what else is on its array")
+    extents = {rank: np.asarray(v, dtype=np.float64) for rank, v in on.shape.items()}
+    points = {nest.einsum: points_in(cascade, cascade.einsum(nest.einsum), extents)}
+    alone = Phase("", (nest,), {})
+    terms = energy_terms(cascade, architecture, points, alone, Tally(), accounting)
+    seconds = einsum_cycles(cascade, architecture, on.shape, nest) / architecture.clock_hz
+    problems = nest_objections(cascade, architecture, on.shape, nest)
+    refused = tuple(problem.where for problem in problems if np.any(problem.where))
+    return EinsumPart(sum(terms.values()), seconds, refused)
 
-    energy_pj: Number
-    busy_s: MappingABC[str, Number]
-    tensors: MappingABC[str, TensorPart]
-    refused: tuple[Mask, ...]
 
-
-def phase_parts(on: Mapping, phase: Phase, accounting: Accounting = "full") -> PhaseParts:
-    """Take a phase apart.
+def tensor_part(
+    on: Mapping, phase: Phase, tensor: str, accounting: Accounting = "full"
+) -> TensorPart:
+    """The part of a tensor, in a phase of at least the Einsums that use it.
 
     Raises ValueError for what does not add up: steps, spilled parts of tiles, what comes ahead,
     and ports.
@@ -56,36 +73,36 @@ def phase_parts(on: Mapping, phase: Phase, accounting: Accounting = "full") -> P
     outermost = architecture.memories[0]
     if phase.steps or phase.spilled or phase.ahead or outermost.ports:
         raise ValueError(f"the costs of phase {phase.name} are no sums over tensors")
-    counted = tally(cascade, architecture, on.shape, phase)
+    counted = tally(cascade, architecture, on.shape, phase, tensor)
     nothing = Phase(phase.name, (), {})
-    memories = [memory.name for memory in architecture.memories]
-    parts = {}
-    for tensor in dict.fromkeys(tensor for _, tensor, _ in counted.moved_words):
-        own = counted.of(tensor)
-        terms = energy_terms(cascade, architecture, {}, nothing, own, accounting)
-        busy = timing(cascade, architecture, on.shape, nothing, own).busy_s
-        moved = own.words_by_tensor.get((outermost.name, tensor), np.float64(0))
-        parts[tensor] = TensorPart(
-            sum(terms.values()),
-            moved * architecture.word_bytes,
-            {name: seconds for name, seconds in busy.items() if name in memories},
-            {name: own.footprint(name) * architecture.word_bytes for name in memories[1:]},
-        )
-    for tensor in {tensor for _, tensor, _ in counted.footprint_words} - parts.keys():
-        own = counted.of(tensor)
-        room = {name: own.footprint(name) * architecture.word_bytes for name in memories[1:]}
-        parts[tensor] = TensorPart(np.float64(0), np.float64(0), {}, room)
-    empty = counted.of("")
-    extents = {rank: np.asarray(v, dtype=np.float64) for rank, v in on.shape.items()}
-    points = {
-        m.einsum: points_in(cascade, cascade.einsum(m.einsum), extents) for m in phase.einsums
-    }
-    energy = energy_terms(cascade, architecture, points, phase, empty, accounting)
-    time = timing(cascade, architecture, on.shape, phase, empty).busy_s
-    problems = objections(cascade, architecture, on.shape, phase, counted, capacity=False)
-    return PhaseParts(
-        sum(energy.values()),
-        {name: seconds for name, seconds in time.items() if name not in memories},
-        parts,
-        tuple(problem.where for problem in problems if np.any(problem.where)),
+    terms = energy_terms(cascade, architecture, {}, nothing, counted, accounting)
+    moved = counted.words_by_tensor.get((outermost.name, tensor), np.float64(0))
+    inner = [memory.name for memory in architecture.memories[1:]]
+    return TensorPart(
+        sum(terms.values()),
+        moved * architecture.word_bytes,
+        moving_seconds(architecture, nothing, counted),
+        {name: counted.footprint(name) * architecture.word_bytes for name in inner},
     )
+
+
+def tensor_refused(on: Mapping, phase: Phase, tensor: str) -> tuple[Mask, ...]:
+    """Where a tensor cannot live as it does in a whole phase; room aside."""
+    problems = tensor_objections(on.cascade, on.architecture, phase, tensor)
+    return tuple(problem.where for problem in problems if np.any(problem.where))
+
+
+def fusion_refused(on: Mapping, phase: Phase) -> tuple[Mask, ...]:
+    """Where the Einsums of a phase cannot share their loops, or overlap; whatever lives where."""
+    problems = fusion_objections(on.cascade, phase)
+    return tuple(problem.where for problem in problems if np.any(problem.where))
+
+
+__all__ = [
+    "EinsumPart",
+    "TensorPart",
+    "einsum_part",
+    "fusion_refused",
+    "tensor_part",
+    "tensor_refused",
+]

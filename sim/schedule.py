@@ -146,8 +146,8 @@ def timing(
     busy: dict[str, Number] = {name: np.float64(0) for name in arrays}
     for einsum, needed in cycles.items():
         busy[on[einsum]] = busy[on[einsum]] + needed / clock
-    memories = _moving(architecture, phase, tally)
-    before = _moving(architecture, phase, tally, ahead=True) if phase.ahead else {}
+    memories = moving_seconds(architecture, phase, tally)
+    before = moving_seconds(architecture, phase, tally, ahead=True) if phase.ahead else {}
     fill = _fill_cycles(architecture, phase) / clock
     if not phase.steps:
         everything = {**busy, **memories}
@@ -175,7 +175,7 @@ def timing(
     return Timing(latency + first + fill, computing + fill, terms, {**busy, **memories})
 
 
-def _moving(
+def moving_seconds(
     architecture: Architecture, phase: Phase, tally: Tally, ahead: bool = False
 ) -> dict[str, Number]:
     """Seconds that each memory and each port moves what comes ahead, or all the rest.

@@ -18,12 +18,13 @@ import numpy as np
 from archs import Architecture
 from einsum_cascade import Cascade, InputError
 from mappers.search.asked import Answer, Asked, waited
+from mappers.search.bounds import bound_bytes
 from mappers.search.changes import Change, smallest_changes
-from mappers.search.engine import Searched, bound_bytes
+from mappers.search.engine import Searched
 from mappers.search.fronts import Column
 from mappers.search.interrupts import interruptible
 from mappers.search.options import Columns, Constraints, Objective, Options, goal_of
-from mappers.search.price import Count
+from mappers.search.screen import Count
 from sim import Mapping, MappingParts, evaluate, footprint_bytes
 from sim.mapping import Number
 

@@ -27,7 +27,8 @@ class Axes:
     sizes: dict[str, int] = field(default_factory=dict)
 
     def add(self, name: str, values: Any) -> Number:
-        """A new choice between `values`: them along a new axis, or the one that is picked."""
+        """A choice between `values`: them along a new axis, or one that was kept free for it; or
+        the one that is picked."""
         values = np.asarray(values)
         self.sizes[name] = len(values)
         return self.put(name, values)
@@ -45,29 +46,26 @@ class Axes:
         count = self.sizes[name]
         return [self.put(name, np.arange(count) == i) for i in range(count)]
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of an array along all axes."""
-        return tuple(reversed(self.sizes.values()))
-
-    def along(self, array: Number) -> frozenset[str]:
-        """The choices on which an array depends."""
-        shape = np.shape(array)
-        names = list(self.sizes)
-        return frozenset(names[i] for i, n in enumerate(reversed(shape)) if n > 1)
-
-    def plain(self, array: Any, kept: Any = ()) -> np.ndarray:
-        """An array without the axes of choices along which nothing changes, as iterations do not
-        with the order of loops. Those of `kept` stay."""
-        result = np.asarray(array)
-        names = list(self.sizes)
-        for behind, count in enumerate(reversed(result.shape)):
-            if count > 1 and names[behind] not in kept:
-                at = result.ndim - 1 - behind
-                first = result[(slice(None),) * at + (slice(0, 1),)]
-                if np.all(result == first):
-                    result = first
-        return result
+    def names(self, array: np.ndarray) -> list[str]:
+        """The choices along the axes of an array, one for each."""
+        return list(self.sizes)[: array.ndim][::-1]
 
 
-__all__ = ["Axes"]
+def plain(array: Any, first: int = 0) -> np.ndarray:
+    """An array without the axes (from the `first` on) along which nothing changes, as iterations do
+    not with the order of loops: they have one entry.
+
+    >>> plain([[1, 2], [1, 2]]).tolist()
+    [[1, 2]]
+    """
+    result = np.asarray(array)
+    for axis in range(first, result.ndim):
+        if result.shape[axis] > 1:
+            ahead = (slice(None),) * axis
+            one = result[*ahead, :1]
+            if np.array_equal(one, result[*ahead, 1:2]) and np.all(result == one):
+                result = one
+    return result
+
+
+__all__ = ["Axes", "plain"]

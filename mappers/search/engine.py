@@ -1,8 +1,8 @@
 """The best of all mappings of the space: phases of every run of Einsums, then their best sequence.
 
 Phases meet only in the outermost memory, so what they cost adds up. A mapping is a way to cut the
-order of the Einsums into phases, and a candidate for each; along the order, only sequences that no
-other beats are kept.
+order of the Einsums into phases, and a candidate for each. The run of Einsums that may be part of
+the best mapping is looked at next, until bounds say that no other run can.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from einsum_cascade import Cascade
-from mappers.search.fronts import Column, Front, front_of, join
+from mappers.search.bounds import Run, bounds_around, join_all, least, merged
+from mappers.search.fronts import Front, front_of, join
 from mappers.search.goals import Goal
-from mappers.search.price import Count, Layout, open_structure, rebuild, search_structure
+from mappers.search.measures import measures_of
+from mappers.search.pieces import Pieces
+from mappers.search.price import Layout, Pricing, open_structure, rebuild
 from mappers.search.problem import Problem
-from mappers.search.structures import Binding, Structure, structures
+from mappers.search.screen import Count, Screen
+from mappers.search.structures import Structure, structures
 from sim import Phase
-from sim.accesses import analysis_of
-from sim.mapping import Mapping, Number
 
-Run = tuple[int, int]
 Plan = tuple[tuple[Run, int | None, int], ...]
 """For each phase its run, the tiles of the cascade's own that it is for, and the position in the
 front of both."""
@@ -32,7 +32,7 @@ front of both."""
 @dataclass
 class Limits:
     """How far a search goes: candidates that are costed, until it is `stopped`; only phases of all
-    Einsums (`whole`), or any. With `shuffled`, runs are looked at in that order."""
+    Einsums (`whole`), or any. With `shuffled`, runs are looked at in any order."""
 
     candidates: float = np.inf
     whole: bool = False
@@ -65,11 +65,19 @@ class Searched:
 
 @dataclass
 class Space:
-    """One cascade (of several rewrites): its runs with what was found for them."""
+    """One cascade (of several rewrites): its runs with what was found for them.
+
+    `listed` are the structures of each run with what they cost at least, `bounds` rows that say
+    what each run costs at least (by the tiles of the cascade's own), `ahead` what mappings that
+    have the run do.
+    """
 
     problem: Problem
     about: tuple[str, ...]
-    least: dict[Run, np.ndarray] = field(default_factory=dict)
+    listed: dict[Run, list[tuple[Structure, np.ndarray]]] = field(default_factory=dict)
+    bounds: dict[tuple[Run, int | None], np.ndarray] = field(default_factory=dict)
+    around: dict[tuple[Run, int | None], np.ndarray] = field(default_factory=dict)
+    ahead: dict[Run, np.ndarray] = field(default_factory=dict)
     fronts: dict[tuple[Run, int | None], Front] = field(default_factory=dict)
     opened: list[tuple[Structure, Layout]] = field(default_factory=list)
 
@@ -78,11 +86,48 @@ class Space:
         """The run of all Einsums."""
         return 0, len(self.problem.order)
 
+    @property
+    def every_part(self) -> Sequence[int | None]:
+        """The tiles of the cascade's own that there are to choose from."""
+        return range(len(self.problem.parts)) or [None]
+
     def parts(self, run: Run) -> Sequence[int | None]:
         """Phases of one mapping all have the same tiles of what the cascade itself takes in tiles:
         so what is best is kept for each, but for a phase of all Einsums."""
-        single = run == self.whole or not self.problem.parts
-        return [None] if single else range(len(self.problem.parts))
+        return [None] if run == self.whole else self.every_part
+
+    def list_runs(self, goal: Goal, whole: bool) -> None:
+        """Find the structures of all runs (or that of all Einsums), with bounds."""
+        for run in [self.whole] if whole else runs_of(self.problem):
+            found = list(structures(self.problem, self.problem.order[run[0] : run[1]]))
+            if not found:
+                continue
+            bindings = list(dict.fromkeys(structure.bindings for structure in found))
+            every = least(self.problem, run, goal.columns, bindings)
+            known = dict(zip(bindings, every, strict=True))
+            self.listed[run] = [(structure, known[structure.bindings]) for structure in found]
+            for part in self.parts(run):
+                rows = every.reshape(-1, len(goal.columns)) if part is None else every[:, part]
+                self.bounds[run, part] = merged(rows)
+        self.look_around(goal)
+
+    def look_around(self, goal: Goal) -> None:
+        """Bound what is around each run, by what is known of the others."""
+        count = len(self.problem.order)
+        self.around = {(self.whole, None): np.zeros((1, len(goal.columns)))}
+        for part in self.every_part:
+            phases = {run: rows for (run, own), rows in self.bounds.items() if own == part}
+            for run, rows in bounds_around(count, phases, goal.columns).items():
+                self.around[run, part] = rows
+        self.ahead = {}
+        for run in self.listed:
+            every = [np.zeros((0, len(goal.columns)))]
+            every += [
+                join_all(goal.columns, self.bounds[run, part], self.around[run, part])
+                for part in self.parts(run)
+                if (run, part) in self.around
+            ]
+            self.ahead[run] = np.concatenate(every)
 
     def mapping(self, plan: Plan) -> tuple[Problem, list[Phase], list[str]]:
         """The phases of a plan, with a line on each."""
@@ -108,99 +153,81 @@ def search(spaces: Sequence[Space], goal: Goal, limits: Limits | None = None) ->
     """Search all spaces."""
     limits = limits or Limits()
     result = Searched(goal, Count(), 0, np.zeros((0, len(goal.columns))), [], True)
-    work: list[tuple[Space, Run]] = []
+    pieces = Pieces(measures_of(spaces[0].problem.architecture, goal.columns))
     for space in spaces:
-        for run in runs_of(space.problem):
-            space.least[run] = least(space.problem, run, goal.columns)
-            work.append((space, run))
-    work.sort(key=lambda w: (w[1][0] - w[1][1], len(w[0].about)))
-    whole = [w for w in work if w[1] == (0, len(w[0].problem.order))]
-    rest = [] if limits.whole else [w for w in work if w not in whole]
-    if limits.shuffled is not None:
-        limits.shuffled.shuffle(rest)
-    result.runs = len(whole) + len(rest)
-    for space, run in (*whole, *rest):
-        if not _one(space, run, goal, limits, result):
-            result.runs_bounded += 1
+        space.list_runs(goal, limits.whole)
+        result.runs += len(space.listed)
+    while ahead := _ahead(spaces, goal, result):
+        shuffled = limits.shuffled if len(result.costs) else None  # first, anything at all
+        _, space, run = shuffled.choice(ahead) if shuffled else ahead[0]
+        _search_run(space, run, pieces, limits, result)
         if limits.reached(result.count):
             result.complete = False
             break
-    _plans(spaces, goal, result)
+    searched = sum(len({run for run, _ in each.fronts}) for each in spaces)
+    result.runs_bounded = result.runs - searched - len(_ahead(spaces, goal, result))
     return result
 
 
-def _one(space: Space, run: Run, goal: Goal, limits: Limits, result: Searched) -> bool:
+def _ahead(
+    spaces: Sequence[Space], goal: Goal, result: Searched
+) -> list[tuple[tuple[bool, float, int], Space, Run]]:
+    """The runs that may be part of something better, those first of which the most may be hoped."""
+    found = []
+    for space in spaces:
+        for run, rows in space.ahead.items():
+            if (run, space.parts(run)[0]) in space.fronts:
+                continue
+            rows = rows[goal.useful(rows, result.costs)]
+            if len(rows):
+                # to begin with, the cascade itself in one phase; a sequence of phases begins with
+                # the longest, which often proves it useless
+                first = not len(result.costs) and run == space.whole and not space.about
+                promise = float(f"{goal.promise(rows).min():.6g}")
+                found.append(((not first, promise, run[0] - run[1]), space, run))
+    return sorted(found, key=lambda f: f[0])
+
+
+def _search_run(space: Space, run: Run, pieces: Pieces, limits: Limits, result: Searched) -> None:
     """Search the phases of one run, but for what the bounds of all else prove useless."""
-    around = _around(space, run, goal.columns)
-    if around is None:
-        return False
-
-    def alive(costs: np.ndarray) -> np.ndarray:
-        total = join(goal.columns, costs, around)
-        return goal.useful(total, result.costs)
-
-    if not alive(space.least[run][None])[0]:
-        return False
-    problem = space.problem
-    memories = problem.architecture.memories[1:]
-    capacity = {m.name: float(m.size_bytes) for m in memories}
-    fronts = {
-        part: space.fronts.setdefault((run, part), Front(len(goal.columns)))
-        for part in space.parts(run)
-    }
-    for structure in structures(problem, problem.order[run[0] : run[1]]):
-        if not alive(least(problem, run, goal.columns, structure.bindings)[None])[0]:
+    goal, problem, parts = result.goal, space.problem, space.parts(run)
+    around = {part: rows for (own, part), rows in space.around.items() if own == run}
+    alive = goal.alive(around, result.costs)
+    fronts = {p: space.fronts.setdefault((run, p), Front(len(goal.columns))) for p in parts}
+    listed = sorted(space.listed[run], key=lambda each: float(goal.promise(each[1]).min()))
+    for structure, bound in listed:
+        some = {
+            part: front
+            for part, front in fronts.items()
+            if np.any(alive(bound if part is None else bound[part : part + 1], part))
+        }
+        screen = Screen(pieces.measures, alive, some, len(problem.parts))
+        opened = open_structure(pieces, problem, structure, screen, result.count) if some else None
+        if opened is None:
             result.structures_bounded += 1
-            continue
-        result.structures += 1
-        opened = open_structure(problem, structure)
-        space.opened.append((structure, opened.layout))
-        number = len(space.opened) - 1
-        power = float(problem.architecture.power_w)
-        for part, front in fronts.items():
-            result.count.add(
-                search_structure(opened, number, goal.columns, capacity, power, front, alive, part)
-            )
+        else:
+            result.structures += 1
+            space.opened.append((structure, opened.layout))
+            Pricing(opened, len(space.opened) - 1, screen, result.count).search()
         if limits.reached(result.count):
             break
-    _plans([space], goal, result)
-    return True
+    else:
+        for part, front in fronts.items():
+            space.bounds[run, part] = merged(front.costs)
+        space.look_around(goal)
+    if any(len(front.costs) for front in fronts.values()):
+        _plan(space, result, [part for part, front in fronts.items() if len(front.costs)])
 
 
-def _around(space: Space, run: Run, columns: Sequence[Column]) -> np.ndarray | None:
-    """The least that the phases before and after a run can cost."""
-    count = len(space.problem.order)
-    before: dict[int, np.ndarray] = {0: np.zeros(len(columns))}
-    after: dict[int, np.ndarray] = {count: np.zeros(len(columns))}
-    for i in range(count + 1):
-        for (a, b), costs in space.least.items():
-            if a == i and a in before and b <= run[0]:
-                found = join(columns, before[a], costs)
-                before[b] = np.minimum(before.get(b, np.inf), found)
-    for i in range(count, -1, -1):
-        for (a, b), costs in space.least.items():
-            if b == i and b in after and a >= run[1]:
-                found = join(columns, after[b], costs)
-                after[a] = np.minimum(after.get(a, np.inf), found)
-    if run[0] not in before or run[1] not in after:
-        return None
-    return join(columns, before[run[0]], after[run[1]])
-
-
-def _plans(spaces: Sequence[Space], goal: Goal, result: Searched) -> None:
-    """The best sequences of phases, of these spaces and of those before."""
-    width = len(goal.columns)
-    for space in spaces:
-        parts: Sequence[int | None] = range(len(space.problem.parts)) or [None]
-        known = [
-            (c, p) for c, p in zip(result.costs, result.plans, strict=True) if p[0] is not space
-        ]
-        for part in parts:
-            costs, plans = _sequences(space, part, goal)
-            known += [(c, (space, plan)) for c, plan in zip(costs, plans, strict=True)]
-        every = np.array([c for c, _ in known]).reshape(-1, width)
-        kept = front_of(every)
-        result.costs, result.plans = every[kept], [known[i][1] for i in kept]
+def _plan(space: Space, result: Searched, parts: Sequence[int | None]) -> None:
+    """Take in the best sequences of phases of a space, with some tiles of the cascade's own."""
+    known = list(zip(result.costs, result.plans, strict=True))
+    for part in parts:
+        costs, plans = _sequences(space, part, result.goal)
+        known += [(c, (space, plan)) for c, plan in zip(costs, plans, strict=True)]
+    every = np.array([c for c, _ in known]).reshape(-1, len(result.goal.columns))
+    kept = front_of(every)
+    result.costs, result.plans = every[kept], [known[i][1] for i in kept]
 
 
 def _sequences(space: Space, part: int | None, goal: Goal) -> tuple[np.ndarray, list[Plan]]:
@@ -229,54 +256,4 @@ def _sequences(space: Space, part: int | None, goal: Goal) -> tuple[np.ndarray, 
     return at.get(count, (np.zeros((0, width)), []))
 
 
-def least(
-    problem: Problem, run: Run, columns: Sequence[Column], bindings: Sequence[Binding] = ()
-) -> np.ndarray:
-    """What no phase of these Einsums costs less than: work, and what comes from outside or goes.
-
-    With `bindings`, no phase in which each is on the array given, over the ranks given.
-    """
-    einsums = problem.order[run[0] : run[1]]
-    architecture = problem.architecture
-    busy: dict[str, Number] = {}
-    slowest, together, energy = np.float64(0), np.float64(0), np.float64(0)
-    for at, einsum in enumerate(einsums):
-        if bindings:
-            seconds, joules = problem.work(einsum.name, bindings[at].array, bindings[at].spatial)
-            name = bindings[at].array
-            busy[name] = busy.get(name, 0.0) + seconds
-        else:
-            each = [problem.work(einsum.name, a.name, None) for a in problem.arrays_for(einsum)]
-            seconds = np.nanmin(np.stack([s for s, _ in each]), axis=0)
-            joules = np.nanmin(np.stack([j for _, j in each]), axis=0)
-            slowest, together = np.maximum(slowest, seconds), together + seconds
-        energy = energy + joules
-    for seconds in busy.values():
-        slowest = np.maximum(slowest, seconds)
-    read, written = problem.moved(run)
-    outermost = architecture.memories[0]
-    words = read + written
-    time_of = words * architecture.word_bytes / outermost.bandwidth_bytes_per_s
-    energy = energy + read / outermost.access_words * outermost.read_energy_pj
-    energy = energy + written / outermost.access_words * outermost.write_energy_pj
-    found = {
-        "latency_s": np.maximum(np.maximum(slowest, together / len(architecture.arrays)), time_of),
-        "energy_pj": energy,
-        "traffic_bytes": words * architecture.word_bytes,
-        "buffer_bytes": np.float64(0),
-    }
-    rounding = 1 - 1e-9
-    return np.array([float(np.min(np.nan_to_num(found[c]))) * rounding for c in columns])
-
-
-def bound_bytes(cascade: Cascade, problem: Problem) -> float:
-    """Bytes that any mapping of a cascade moves on the architecture."""
-    on = Mapping(cascade, problem.architecture, problem.shape, ())
-    inner = sum(m.size_bytes for m in on.architecture.memories[1:])
-    registers = sum(a.pes * a.register_words for a in on.architecture.arrays)
-    held = inner / on.architecture.word_bytes + registers
-    words = analysis_of(cascade).traffic_lower_bound_words(problem.shape, held)
-    return float(np.min(words * on.architecture.word_bytes))
-
-
-__all__ = ["Limits", "Run", "Searched", "Space", "bound_bytes", "least", "search"]
+__all__ = ["Limits", "Searched", "Space", "search"]

@@ -1,17 +1,21 @@
-"""What is minimized, and what a mapping must keep to."""
+"""What is minimized, what a mapping must keep to, and what may still be of use for it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from mappers.search.fronts import Column, beaten
+from mappers.search.fronts import PEAK, Column, beaten, join, less
 
 Score = str
 _ROUNDING = 1 - 1e-9
 """Bounds are sums in another order than costs: one that is above a limit by less is not."""
+
+Alive = Callable[[np.ndarray, int | None], np.ndarray]
+"""Which rows of costs may be part of a mapping that is better than what there is, for one of the
+tiles that the cascade itself makes."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,10 @@ class Goal:
             return result
         return np.asarray(costs[..., 0])
 
+    def promise(self, costs: np.ndarray) -> np.ndarray:
+        """What says which rows are to be looked at first: the score, or the product of all."""
+        return np.asarray(costs.prod(axis=-1)) if self.score is None else self.of(costs)
+
     def useful(self, total: np.ndarray, best: np.ndarray) -> np.ndarray:
         """Which rows, of the least that something costs, may still lead to what beats `best`: whole
         mappings that nothing beats. Of an equal score, less in the next column is better."""
@@ -72,5 +80,28 @@ class Goal:
         equal = (score <= least) & (total[..., 1] < tied)
         return np.asarray(fine & ((score < least) | equal))
 
+    def alive(self, around: Mapping[int | None, np.ndarray], best: np.ndarray) -> Alive:
+        """What may be part of a mapping that beats the `best`.
 
-__all__ = ["Goal", "Score"]
+        `around` has, for each of the tiles that the cascade itself makes, rows of what all else of
+        such a mapping costs at least, one of which no mapping is below in any column.
+        """
+        beyond = {}
+        limited = self.limits or np.isfinite(self.power_w)
+        plain = len(self.columns) == 2 and self.score is None and PEAK not in self.columns
+        if len(best) and plain and not limited:
+            beyond = {part: less(best, rows) for part, rows in around.items() if len(rows)}
+
+        def alive(costs: np.ndarray, part: int | None) -> np.ndarray:
+            if part in beyond:
+                return ~beaten(costs, beyond[part])
+            fine = np.zeros(len(costs), dtype=bool)
+            for row in around.get(part, ()):
+                left = np.flatnonzero(~fine)
+                fine[left] = self.useful(join(self.columns, costs[left], row), best)
+            return fine
+
+        return alive
+
+
+__all__ = ["Alive", "Goal", "Score"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -35,56 +35,88 @@ class Placed:
 
 
 @dataclass(frozen=True)
-class _Sizes:
+class Sizes:
     """Coordinates of a rank inside the outer loops, and inside those of a run."""
 
     outer: Number
     inner: Number
 
 
+def tile_axes(problem: Problem) -> tuple[str, ...]:
+    """The choices of tiles: those of the cascade's own, and the sizes for each rank."""
+    return (*([PARTS] if problem.parts else []), *problem.tiled)
+
+
+def axes_of(
+    problem: Problem, structure: Structure, picked: Mapping[str, int] | None = None
+) -> Axes:
+    """Axes for what nests may choose, in the same order for all structures: first those of tiles,
+    then the own loops of products. All of one entry so far."""
+    orders = free_orders(problem, structure).values()
+    return Axes(picked, dict.fromkeys((*tile_axes(problem), *orders), 1))
+
+
+def free_orders(problem: Problem, structure: Structure) -> dict[str, str]:
+    """The choices of the orders of own loops, by the Einsums that have one."""
+    free = [e.name for e in structure.einsums if _leaves_free(problem, structure, e)]
+    return {name: f"order {number}" for number, name in enumerate(free)}
+
+
 def place_nests(problem: Problem, structure: Structure, axes: Axes) -> list[Placed]:
-    """The nests of all Einsums. Adds an axis for each rank whose tiles are free, and one for each
-    product whose own loops may be in several orders."""
+    """The nests of all Einsums."""
+    sizes, orders = place_sizes(problem, structure, axes), free_orders(problem, structure)
+    return [
+        place_nest(problem, structure, at, sizes, orders.get(einsum.name), axes)
+        for at, einsum in enumerate(structure.einsums)
+    ]
+
+
+def place_sizes(problem: Problem, structure: Structure, axes: Axes) -> dict[str, Sizes]:
+    """The sizes of the tiles of all ranks that are shared, each along its axis."""
     if problem.parts and axes.picked is None:
         axes.add(PARTS, np.arange(len(problem.parts)))
-    sizes = {r: _sizes(problem, structure, r, axes) for r in _tiled(structure)}
-    found = []
-    for einsum, at, binding in zip(
-        structure.einsums, structure.run, structure.bindings, strict=True
-    ):
-        loops: list[Loop] = []
-        left: dict[str, Number] = {r: problem.shape[r] for r in einsum.ranks}
-        for rank in structure.batch:
-            loops.append(Loop(f"{rank}2", rank, left[rank]))
-            left[rank] = np.float64(1)
-        for rank in structure.outer:
-            loops.append(Loop(f"{rank}2", rank, tiles(left[rank], sizes[rank].outer)))
-            left[rank] = sizes[rank].outer
-        for rank in structure.inner[at]:
-            loops.append(Loop(f"{rank}1.{at}", rank, tiles(left[rank], sizes[rank].inner)))
-            left[rank] = sizes[rank].inner
-        shared = len(loops)
-        array = problem.architecture.array(binding.array)
-        spatial = []
-        for rank, side in zip(binding.spatial, array.shape, strict=False):
-            times = tiles(left[rank], side)
-            width = np.ceil(left[rank] / times)
-            spatial.append(Loop(f"{rank}0", rank, width, True))
-            left[rank] = times
-        whole = {
-            r for r, s in zip(binding.spatial, array.shape, strict=False) if problem.typical(r) <= s
-        }
-        stepped = {r for r in loops_over(structure, at) if problem.cascade.ranks[r].iterative}
-        done = {*structure.batch, *whole, *stepped}
-        own = [r for r in einsum.ranks if r not in done and problem.typical(r) > 1]
-        loops += _own_loops(
-            problem, einsum, own, left, axes, _leaves_free(problem, structure, einsum)
-        )
-        nest = EinsumMapping(
-            einsum.name, binding.array, (*loops, *spatial), shared, issue="pipelined"
-        )
-        found.append(Placed(einsum, nest, at, len(structure.batch) + len(structure.outer)))
-    return found
+    return {r: _sizes(problem, structure, r, axes) for r in _tiled(structure)}
+
+
+def place_nest(
+    problem: Problem,
+    structure: Structure,
+    number: int,
+    sizes: Mapping[str, Sizes],
+    order: str | None,
+    axes: Axes,
+) -> Placed:
+    """The nest of one Einsum. With `order`, its own loops may be in several, along that axis."""
+    einsum, at = structure.einsums[number], structure.run[number]
+    binding = structure.bindings[number]
+    loops: list[Loop] = []
+    left: dict[str, Number] = {r: problem.shape[r] for r in einsum.ranks}
+    for rank in structure.batch:
+        loops.append(Loop(f"{rank}2", rank, left[rank]))
+        left[rank] = np.float64(1)
+    for rank in structure.outer:
+        loops.append(Loop(f"{rank}2", rank, tiles(left[rank], sizes[rank].outer)))
+        left[rank] = sizes[rank].outer
+    for rank in structure.inner[at]:
+        loops.append(Loop(f"{rank}1.{at}", rank, tiles(left[rank], sizes[rank].inner)))
+        left[rank] = sizes[rank].inner
+    shared = len(loops)
+    array = problem.architecture.array(binding.array)
+    spatial = []
+    for rank, side in zip(binding.spatial, array.shape, strict=False):
+        times = tiles(left[rank], side)
+        width = np.ceil(left[rank] / times)
+        spatial.append(Loop(f"{rank}0", rank, width, True))
+        left[rank] = times
+    whole = {
+        r for r, s in zip(binding.spatial, array.shape, strict=False) if problem.typical(r) <= s
+    }
+    stepped = {r for r in loops_over(structure, at) if problem.cascade.ranks[r].iterative}
+    done = {*structure.batch, *whole, *stepped}
+    own = [r for r in einsum.ranks if r not in done and problem.typical(r) > 1]
+    loops += _own_loops(problem, einsum, own, left, order, axes)
+    nest = EinsumMapping(einsum.name, binding.array, (*loops, *spatial), shared, issue="pipelined")
+    return Placed(einsum, nest, at, len(structure.batch) + len(structure.outer))
 
 
 def loops_over(structure: Structure, run: int) -> tuple[str, ...]:
@@ -97,12 +129,12 @@ def _tiled(structure: Structure) -> list[str]:
     return list(dict.fromkeys((*structure.outer, *inside)))
 
 
-def _sizes(problem: Problem, structure: Structure, rank: str, axes: Axes) -> _Sizes:
+def _sizes(problem: Problem, structure: Structure, rank: str, axes: Axes) -> Sizes:
     """The sizes of tiles of a rank, along an axis where there is a choice."""
     extent = problem.shape[rank]
     one = np.float64(1)
     if problem.cascade.ranks[rank].iterative:
-        return _Sizes(one, one)
+        return Sizes(one, one)
     if np.ndim(extent) == 0 and not _varies(problem, rank):
         candidates = tile_sizes(int(extent), problem.sides, problem.tiles)
     else:  # it changes with the tiles that the cascade makes: one, a side, or all
@@ -118,7 +150,7 @@ def _sizes(problem: Problem, structure: Structure, rank: str, axes: Axes) -> _Si
     else:
         outer = axes.add(rank, np.array([p[0] for p in pairs], dtype=np.float64))
         inner = axes.put(rank, np.array([p[1] for p in pairs], dtype=np.float64))
-    return _Sizes(np.minimum(outer, extent), np.minimum(inner, extent))
+    return Sizes(np.minimum(outer, extent), np.minimum(inner, extent))
 
 
 def _varies(problem: Problem, rank: str) -> bool:
@@ -147,8 +179,8 @@ def _own_loops(
     einsum: Einsum,
     own: Sequence[str],
     left: dict[str, Number],
+    order: str | None,
     axes: Axes,
-    free: bool,
 ) -> list[Loop]:
     """The loops in time of an Einsum alone.
 
@@ -158,17 +190,15 @@ def _own_loops(
     """
     iterative = [r for r in own if problem.cascade.ranks[r].iterative]
     rest = [r for r in own if r not in iterative]
-    orders = own_orders(problem, einsum, tuple(rest)) if free else [_results_last(einsum, rest)]
+    orders = own_orders(problem, einsum, tuple(rest)) if order else [_results_last(einsum, rest)]
     first = [Loop(f"{r}t", r, left[r]) for r in iterative]
-    if len(orders) == 1:
+    if order is None or len(orders) == 1:
         return [*first, *(Loop(f"{r}t", r, left[r]) for r in orders[0])]
-    axes.add(f"order {einsum.name}", np.arange(len(orders)))
+    axes.add(order, np.arange(len(orders)))
     loops = []
-    for number, (order, when) in enumerate(
-        zip(orders, axes.which(f"order {einsum.name}"), strict=True)
-    ):
+    for number, (ranks, when) in enumerate(zip(orders, axes.which(order), strict=True)):
         name = "t" if number == 0 else f"t{number}"
-        loops += [Loop(f"{r}{name}", r, np.where(when, left[r], 1.0)) for r in order]
+        loops += [Loop(f"{r}{name}", r, np.where(when, left[r], 1.0)) for r in ranks]
     return [*first, *loops]
 
 
@@ -226,4 +256,17 @@ def levels(depths: Sequence[int], memories: int) -> list[tuple[int | None, ...]]
     return found
 
 
-__all__ = ["PARTS", "Placed", "depth_choices", "levels", "own_orders", "place_nests"]
+__all__ = [
+    "PARTS",
+    "Placed",
+    "Sizes",
+    "axes_of",
+    "depth_choices",
+    "free_orders",
+    "levels",
+    "own_orders",
+    "place_nest",
+    "place_nests",
+    "place_sizes",
+    "tile_axes",
+]

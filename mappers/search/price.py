@@ -2,375 +2,280 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
-from mappers.search.axes import Axes
-from mappers.search.fronts import Column, Front, beaten, front_of
-from mappers.search.nests import PARTS, place_nests
+from mappers.search.nests import PARTS, axes_of, place_nests
+from mappers.search.pieces import Piece, Pieces
+from mappers.search.points import positions
 from mappers.search.problem import Problem
 from mappers.search.residency import make_phase
+from mappers.search.screen import Count, Screen
 from mappers.search.structures import Structure
 from sim import Phase
-from sim.parts import PhaseParts, TensorPart, phase_parts
 
 _AT_ONCE = 1 << 19
 """Candidates whose costs are added up at a time."""
 
+_FIRST = 16
+"""Sets of sizes of tiles that are looked at first, to know what is good."""
 
-@dataclass
-class Count:
-    """Candidates: all that the space has, those that were costed (and of these, what was legal and
-    fitted), and the others by what proved that they need not be."""
-
-    covered: int = 0
-    costed: int = 0
-    valid: int = 0
-    illegal: int = 0
-    too_large: int = 0
-    dominated: int = 0
-    bounded: int = 0
-
-    def add(self, other: Count) -> None:
-        """Count further ones."""
-        for name, value in vars(other).items():
-            setattr(self, name, getattr(self, name) + value)
-
-
-@dataclass(frozen=True)
-class _Cluster:
-    """Choices of tensors that bear on one another: rows are their values taken together, columns
-    the sizes of tiles. Energy is infinite where a choice is not legal."""
-
-    names: tuple[str, ...]
-    counts: tuple[int, ...]
-    energy: np.ndarray
-    traffic: np.ndarray
-    seconds: dict[str, np.ndarray]
-    room: dict[str, np.ndarray]
+_FEW, _MANY = 1 / 4, 4096
+"""From how many sets of sizes of tiles on a piece is worked out only for those that are left, if no
+more than such a share is."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the number of a candidate stands for its choices."""
+    """How the number of a candidate stands for its choices: those of tiles, and all others."""
 
-    sizes: dict[str, int]
-    tiled: tuple[str, ...]
-    clusters: tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]
+    tiles: Mapping[str, int]
+    choices: Mapping[str, int]
 
-    def choices(self, x: int, k: int) -> dict[str, int]:
+    def picked(self, x: int, k: int) -> dict[str, int]:
         """The choices of a candidate: `x` numbers the sizes of its tiles, `k` all else."""
-        picked: dict[str, int] = {}
-        shape = [self.sizes[name] for name in reversed(self.tiled)]
-        where = np.unravel_index(x, shape or (1,))
-        for name, at in zip(reversed(self.tiled), where, strict=False):
-            picked[name] = int(at)
-        counts = [int(np.prod(c, dtype=np.int64)) for _, c in self.clusters]
-        rows = np.unravel_index(k, counts)
-        for (names, shape_of), row in zip(self.clusters, rows, strict=True):
-            for name, at in zip(names, np.unravel_index(row, shape_of or (1,)), strict=False):
-                picked[name] = int(at)
-        return picked
+        found: dict[str, int] = {}
+        for choices, number in ((self.tiles, x), (self.choices, k)):
+            where = np.unravel_index(number, tuple(choices.values())[::-1])
+            found |= dict(zip(list(choices)[::-1], map(int, where), strict=True))
+        return found
+
+    @property
+    def each(self) -> int:
+        """How many candidates have the same sizes of tiles."""
+        return prod(self.choices.values())
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A structure with what is left of its sets of sizes of tiles, numbered by `x`.
+
+    `least` are the measures that each costs at least, every tensor at its best by itself;
+    `energy_pj` and `busy_s` are those of the arrays alone. Beside each piece are the positions in
+    it that belong to `x`.
+    """
+
+    layout: Layout
+    x: np.ndarray
+    least: np.ndarray
+    energy_pj: np.ndarray
+    busy_s: np.ndarray
+    pieces: tuple[tuple[Piece, np.ndarray], ...]
+
+
+def open_structure(
+    pieces: Pieces, problem: Problem, structure: Structure, screen: Screen, count: Count
+) -> Opened | None:
+    """Work out the pieces of a structure, as long as anything is left that can be of use.
+
+    None when nothing is, before the number of its candidates is known.
+    """
+    begun = pieces.begin(problem, structure)
+    shape, keys = begun.shape, begun.keys
+    points = prod(shape)
+    found: list[tuple[Piece, np.ndarray | None]] = [(piece, None) for piece in begun.refused]
+    known = {key: pieces.known(key) for key in keys}
+    found += [(piece, None) for piece in known.values() if piece is not None]
+    sums = np.zeros((pieces.measures.count, *shape))
+    sums[0] = begun.energy_pj
+    for piece, _ in found:
+        sums += piece.least
+    left = _Left(np.arange(points), sums.reshape(len(sums), -1), begun.busy_s.reshape(-1))
+    left = left.screened(screen)
+    for key in sorted((k for k in keys if known[k] is None), key=lambda k: not keys[k].made):
+        if not len(left.x):
+            return None
+        some = left.x if points >= _MANY and len(left.x) < _FEW * points else None
+        piece = pieces.work_out(begun, key, some)
+        found.append((piece, some))
+        at = _positions(piece, some, left.x, shape)
+        left = replace(left, least=left.least + _flat(piece.least).take(at, axis=1))
+        left = left.screened(screen)
+    choices = {n: size for n, size in begun.axes.sizes.items() if n not in begun.tiles}
+    for piece, _ in found:
+        choices |= piece.choices
+    layout = Layout({name: begun.axes.sizes[name] for name in begun.tiles}, choices)
+    count.covered += points * layout.each
+    for verdicts in left.out:
+        count.leave_out(verdicts, layout.each)
+    found.sort(key=lambda f: prod(choices[name] for name in f[0].names))
+    each = tuple((piece, _positions(piece, some, left.x, shape)) for piece, some in found)
+    energy = begun.energy_pj.reshape(-1)[left.x]
+    return Opened(layout, left.x, left.least, energy, left.busy_s, each)
+
+
+@dataclass(frozen=True, eq=False)
+class _Left:
+    """Sets of sizes of tiles that are left, and the verdicts on all others."""
+
+    x: np.ndarray
+    least: np.ndarray
+    busy_s: np.ndarray
+    out: tuple[np.ndarray, ...] = ()
+
+    def screened(self, screen: Screen) -> _Left:
+        """What passes a screen."""
+        verdicts = screen.verdicts(self.least, self.busy_s, self.x)
+        kept = np.flatnonzero(verdicts == 0)
+        if len(kept) == len(self.x):
+            return self
+        out = (*self.out, verdicts)
+        return _Left(self.x[kept], self.least.take(kept, axis=1), self.busy_s[kept], out)
+
+
+def _positions(
+    piece: Piece, some: np.ndarray | None, x: np.ndarray, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Where a piece, worked out for some sets of sizes of tiles or for all, has others of them."""
+    tiles = piece.least.shape[1:]
+    if some is not None:
+        return positions([np.searchsorted(some, x)], tiles)
+    return x if tiles == shape else positions(np.unravel_index(x, shape), tiles)
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    return values.reshape(len(values), -1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Candidates of which the pieces up to the `next` have been added up: measures by candidates.
+
+    `point` is the position of the sizes of the tiles, `code` numbers the choices that are `chosen`
+    so far; each stands for so many candidates.
+    """
+
+    next: int
+    values: np.ndarray
+    point: np.ndarray
+    code: np.ndarray
+    chosen: tuple[str, ...]
+    each: int
+
+    def only(self, kept: np.ndarray) -> _Sums:
+        """Some of them, by their positions."""
+        values, point, code = self.values.take(kept, axis=1), self.point[kept], self.code[kept]
+        return _Sums(self.next, values, point, code, self.chosen, self.each)
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A structure with its parts, ready to be added up."""
+class Pricing:
+    """The candidates of a structure (the one of this `number`), costed where that can be of use."""
 
-    axes: Axes
-    tiled: tuple[str, ...]
-    points: int
-    clusters: tuple[_Cluster, ...]
-    energy: np.ndarray
-    busy: np.ndarray
+    opened: Opened
+    number: int
+    screen: Screen
+    count: Count
 
-    @property
-    def size(self) -> int:
-        """How many candidates there are."""
-        return int(np.prod(self.axes.shape, dtype=np.int64))
-
-    @property
-    def layout(self) -> Layout:
-        """How its candidates are numbered."""
-        clusters = tuple((c.names, c.counts) for c in self.clusters)
-        return Layout(dict(self.axes.sizes), self.tiled, clusters)
-
-
-_Owner = TensorPart | np.ndarray
-
-
-def open_structure(problem: Problem, structure: Structure) -> Opened:
-    """Work out the parts of all candidates, each along its own axes only."""
-    axes = Axes()
-    placed = place_nests(problem, structure, axes)
-    tiled = tuple(n for n in axes.sizes if not n.startswith("order "))
-    phase = make_phase(problem, "phase", placed, axes)
-    return _split(axes, tiled, phase_parts(problem.on, phase))
-
-
-def _split(axes: Axes, tiled: tuple[str, ...], parts: PhaseParts) -> Opened:
-    """Tensors whose choices bear on one another come together."""
-    free = [name for name in axes.sizes if name not in tiled]
-    leader = {name: name for name in free}
-
-    def root(name: str) -> str:
-        while leader[name] != name:
-            name = leader[name]
-        return name
-
-    def used(arrays: Sequence[object]) -> list[str]:
-        names = frozenset().union(*(axes.along(a) for a in arrays))
-        return [name for name in free if name in names]
-
-    owners: list[tuple[list[str], _Owner]] = []
-    for whole in parts.tensors.values():
-        part = TensorPart(
-            axes.plain(whole.energy_pj, tiled),
-            axes.plain(whole.traffic_bytes, tiled),
-            {name: axes.plain(values, tiled) for name, values in whole.seconds.items()},
-            {name: axes.plain(values, tiled) for name, values in whole.room_bytes.items()},
-        )
-        arrays = [part.energy_pj, part.traffic_bytes]
-        arrays += [*part.seconds.values(), *part.room_bytes.values()]
-        owners.append((used(arrays), part))
-    masks = [axes.plain(mask, tiled) for mask in parts.refused]
-    owners += [(used([mask]), mask) for mask in masks]
-    for names, _ in owners:
-        for name in names[1:]:
-            leader[root(name)] = root(names[0])
-    grouped: dict[str, list[_Owner]] = {"": []}
-    members: dict[str, list[str]] = {"": []}
-    for name in free:
-        grouped.setdefault(root(name), [])
-        members.setdefault(root(name), []).append(name)
-    for names, owner in owners:
-        grouped[root(names[0]) if names else ""].append(owner)
-    points = int(np.prod([axes.sizes[name] for name in tiled], dtype=np.int64))
-    clusters = tuple(
-        _cluster(axes, tiled, points, members[key], owned) for key, owned in grouped.items()
-    )
-    busy = _flat(axes, tiled, points, [], 0.0)
-    for seconds in parts.busy_s.values():
-        busy = np.maximum(busy, _flat(axes, tiled, points, [], axes.plain(seconds, tiled)))
-    return Opened(
-        axes, tiled, points, clusters, _flat(axes, tiled, points, [], parts.energy_pj)[0], busy[0]
-    )
-
-
-def _cluster(
-    axes: Axes, tiled: tuple[str, ...], points: int, names: list[str], owned: Sequence[_Owner]
-) -> _Cluster:
-    rows = int(np.prod([axes.sizes[name] for name in names], dtype=np.int64))
-    energy, traffic = np.zeros((rows, points)), np.zeros((rows, points))
-    seconds: dict[str, np.ndarray] = {}
-    room: dict[str, np.ndarray] = {}
-    for owner in owned:
-        if isinstance(owner, np.ndarray):
-            bad = _flat(axes, tiled, points, names, owner.astype(float)) > 0
-            energy = np.where(bad, np.inf, energy)
-            continue
-        energy = energy + _flat(axes, tiled, points, names, owner.energy_pj)
-        traffic = traffic + _flat(axes, tiled, points, names, owner.traffic_bytes)
-        for into, own in ((seconds, owner.seconds), (room, owner.room_bytes)):
-            for memory, values in own.items():
-                flat = _flat(axes, tiled, points, names, values)
-                into[memory] = into.get(memory, 0.0) + flat
-    counts = tuple(axes.sizes[name] for name in reversed(names))
-    return _Cluster(tuple(reversed(names)), counts, energy, traffic, seconds, room)
-
-
-def _flat(
-    axes: Axes, tiled: Sequence[str], points: int, names: Sequence[str], array: object
-) -> np.ndarray:
-    """An array with the choices of `names` along rows and all sizes of tiles along columns."""
-    array = np.asarray(array, dtype=np.float64)
-    array = array.reshape((1,) * (len(axes.sizes) - array.ndim) + array.shape)
-    wanted = [
-        axes.sizes[name] if name in names or name in tiled else 1 for name in reversed(axes.sizes)
-    ]
-    full = np.broadcast_to(array, wanted)
-    return np.ascontiguousarray(full).reshape(-1, points)
-
-
-Alive = Callable[[np.ndarray], np.ndarray]
-
-
-def search_structure(
-    opened: Opened,
-    number: int,
-    columns: Sequence[Column],
-    capacity: dict[str, float],
-    power_w: float,
-    front: Front,
-    alive: Alive,
-    part: int | None = None,
-) -> Count:
-    """Cost what can still be of use, and keep in `front` what nothing beats.
-
-    With `part`, only candidates that take this one of the tiles that the cascade itself makes.
-    """
-    each = opened.size // opened.points
-    here = np.ones(opened.points, dtype=bool)
-    if part is not None and PARTS in opened.axes.sizes:
-        here = np.arange(opened.points) % opened.axes.sizes[PARTS] == part
-    count = Count(covered=int(here.sum()) * each)
-    clusters = opened.clusters
-    limited = any(np.isfinite(size) for size in capacity.values())
-
-    def add(
-        energy: np.ndarray,
-        traffic: np.ndarray,
-        seconds: dict[str, np.ndarray],
-        peak: np.ndarray,
-        busy: np.ndarray,
-    ) -> np.ndarray:
-        latency = busy
-        for own in seconds.values():
-            latency = np.maximum(latency, own)
-        if power_w:
-            energy = energy + power_w * latency * 1e12
-        found = {
-            "latency_s": latency, "energy_pj": energy, "traffic_bytes": traffic,
-            "buffer_bytes": peak,
-        }  # fmt: skip
-        like = np.broadcast_shapes(*(np.shape(found[c]) for c in columns))
-        return np.stack([np.broadcast_to(found[c], like).reshape(-1) for c in columns], axis=-1)
-
-    # the least that each choice of tiles can cost, each cluster at its best by itself
-    energy, traffic = opened.energy.copy(), np.zeros(opened.points)
-    seconds: dict[str, np.ndarray] = {}
-    room: dict[str, np.ndarray] = {}
-    for cluster in clusters:
-        energy = energy + cluster.energy.min(axis=0)
-        traffic = traffic + cluster.traffic.min(axis=0)
-        for into, own in ((seconds, cluster.seconds), (room, cluster.room)):
-            for memory, values in own.items():
-                into[memory] = into.get(memory, 0.0) + values.min(axis=0)
-    fits = np.ones(opened.points, dtype=bool)
-    for memory, values in room.items():
-        fits &= values <= capacity[memory]
-    legal = np.isfinite(energy) & here
-    count.illegal += int((~legal & here).sum()) * each
-    count.too_large += int((legal & ~fits).sum()) * each
-    least = add(energy, traffic, seconds, _peak(room, opened.points), opened.busy)
-    left = np.flatnonzero(legal & fits)
-
-    def prune(left: np.ndarray) -> np.ndarray:
-        fine = alive(least[left])
-        count.bounded += int((~fine).sum()) * each
-        left = left[fine]
-        again = ~beaten(least[left], front.costs)
-        count.dominated += int((~again).sum()) * each
-        return np.asarray(left[again])
-
-    def cost(some: np.ndarray, rows: Sequence[np.ndarray] | None) -> None:
-        """Add up the parts: of all rows of all clusters, or of one row each a point."""
-        energy: np.ndarray = opened.energy[some]
-        traffic: np.ndarray = np.zeros(len(some))
-        seconds: dict[str, np.ndarray] = {}
-        room: dict[str, np.ndarray] = {}
-        behind = len(clusters)
-        for at, cluster in enumerate(clusters):
-
-            def take(values: np.ndarray, at: int = at, deep: int = behind - at - 1) -> np.ndarray:
-                if rows is not None:
-                    return np.asarray(values[rows[at], some])
-                own = values[:, some]
-                return own.reshape(len(own), *(1,) * deep, len(some))
-
-            energy = energy + take(cluster.energy)
-            if "traffic_bytes" in columns:
-                traffic = traffic + take(cluster.traffic)
-            for into, parts in ((seconds, cluster.seconds), (room, cluster.room)):
-                for memory, values in parts.items():
-                    if into is seconds or limited or "buffer_bytes" in columns:
-                        into[memory] = into.get(memory, 0.0) + take(values)
-        fine = np.isfinite(energy)
-        for memory, values in room.items():
-            fine = fine & (values <= capacity[memory])
-        full = np.broadcast_shapes(energy.shape, *(v.shape for v in room.values()))
-        good = np.flatnonzero(np.broadcast_to(fine, full))
-        count.valid += len(good)
-        found = add(energy, traffic, seconds, _peak(room, len(some)), opened.busy[some])
-        found = found if len(good) == len(found) else found[good]
-
-        def key(picked: np.ndarray) -> np.ndarray:
-            flat = good[picked]
-            if rows is None:
-                x, k = some[flat % len(some)], flat // len(some)
-            else:
-                x = some[flat]
-                k = np.zeros(len(flat), dtype=np.int64)
-                for at, cluster in enumerate(clusters):
-                    k = k * len(cluster.energy) + rows[at][flat]
-            return np.stack([np.full_like(x, number), x, k], axis=-1)
-
-        front.add(found, key)
-
-    left = left[alive(least[left])] if len(left) else left
-    count.bounded += (int((legal & fits).sum()) - len(left)) * each
-    if len(left) and each > 1:  # a first idea of what is good: each cluster at its least energy
-        rows = [np.argmin(cluster.energy[:, left], axis=0) for cluster in clusters]
-        count.costed += len(left)
-        cost(left, rows)
-    order = np.argsort(least[left].prod(axis=-1)) if len(left) else np.zeros(0, dtype=np.int64)
-    left = left[order]
-    if each > _AT_ONCE // 8:
+    def search(self) -> None:
+        """Keep in the fronts of the screen what nothing beats."""
+        opened = self.opened
+        least = self.screen.measures.costs(opened.least, opened.busy_s)
+        left = np.argsort(least.prod(axis=-1), kind="stable")
+        size = _FIRST
         while len(left):
-            left = prune(left)
-            for x in left[:1]:
-                one, rows = _undominated(clusters, int(x), columns)
-                count.costed += len(one)
-                count.dominated += each - len(one)
-                cost(one, rows)
-            left = left[1:]
-        return count
-    step = max(1, _AT_ONCE // each)
-    while len(left):
-        left = prune(left)
-        some, left = left[:step], left[step:]
-        if len(some):
-            count.costed += len(some) * each
-            cost(some, None)
-    return count
+            x, busy = opened.x[left], opened.busy_s[left]
+            verdicts = self.screen.verdicts(opened.least.take(left, axis=1), busy, x)
+            self.count.leave_out(verdicts, opened.layout.each)
+            left = left[verdicts == 0]
+            some = np.zeros(len(left), dtype=bool)
+            some[:: max(1, len(left) // size)] = True
+            if len(left):
+                self._add_up(left[some])
+            left, size = left[~some], size * 4
+
+    def _add_up(self, some: np.ndarray) -> None:
+        """Add up the pieces of all candidates at some positions, one after the other. What cannot
+        be of use, each further tensor at its best by itself, is left out on the way."""
+        opened, choices = self.opened, self.opened.layout.choices
+        rest = [np.zeros((len(opened.least), len(some)))]
+        for piece, at in reversed(opened.pieces):
+            rest.append(rest[-1] + _flat(piece.least).take(at[some], axis=1))
+        rest.reverse()
+        first = np.zeros((len(opened.least), len(some)))
+        first[0] = opened.energy_pj[some]
+        matter = {name for piece, _ in opened.pieces for name in piece.names}
+        each = prod(choices[name] for name in matter)
+        self.count.dominated += (opened.layout.each - each) * len(some)  # as good as others
+        here = np.arange(len(some))
+        pending = [_Sums(0, first, here, np.zeros(len(some), dtype=np.int64), (), each)]
+        while pending:
+            sums = pending.pop()
+            if sums.next == len(opened.pieces):
+                self._keep(sums, some)
+                continue
+            piece, at = opened.pieces[sums.next]
+            new = [name for name in piece.names if name not in sums.chosen]
+            more = prod(choices[name] for name in new)
+            if len(sums.point) * more > _AT_ONCE and len(sums.point) > 1:
+                pending += map(sums.only, np.array_split(np.arange(len(sums.point)), 2)[::-1])
+                continue
+            sums = _with(sums, piece, at[some[sums.point]], new, choices)
+            if more > 1 and sums.next < len(opened.pieces):
+                bound = sums.values + rest[sums.next].take(sums.point, axis=1)
+                point = some[sums.point]
+                verdicts = self.screen.verdicts(bound, opened.busy_s[point], opened.x[point])
+                self.count.leave_out(verdicts, sums.each)
+                sums = sums.only(np.flatnonzero(verdicts == 0))
+            if len(sums.point):
+                pending.append(sums)
+
+    def _keep(self, sums: _Sums, some: np.ndarray) -> None:
+        """Take in candidates whose pieces have all been added up."""
+        measures, fronts = self.screen.measures, self.screen.fronts
+        fine = np.isfinite(sums.values[0]) & measures.fit(sums.values)
+        point, code = some[sums.point[fine]], sums.code[fine]
+        x = self.opened.x[point]
+        self.count.costed += len(fine)
+        self.count.valid += len(x)
+        costs = measures.costs(sums.values[:, fine], self.opened.busy_s[point])
+        keys = np.stack([np.full(len(x), self.number), x, code], axis=-1)
+        for part, own in self.screen.by_part(x):
+            fronts[part].add(costs[own], keys[own])
 
 
-def _undominated(
-    clusters: Sequence[_Cluster], x: int, columns: Sequence[Column]
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """All combinations, at one choice of tiles, of the rows that in no cluster another one beats in
-    energy, traffic, time and room at once: no whole with a row that is beaten can be better."""
-    kept = []
-    for cluster in clusters:
-        values = [cluster.energy, *cluster.seconds.values(), *cluster.room.values()]
-        if "traffic_bytes" in columns:
-            values.append(cluster.traffic)
-        kept.append(front_of(np.stack([v[:, x] for v in values], axis=-1)))
-    grids = np.meshgrid(*kept, indexing="ij")
-    rows = [grid.reshape(-1) for grid in grids]
-    return np.full(len(rows[0]), x), rows
-
-
-def _peak(room: dict[str, np.ndarray], points: int) -> np.ndarray:
-    total: np.ndarray = np.zeros(points)
-    for values in room.values():
-        total = total + values
-    return total
+def _with(
+    sums: _Sums,
+    piece: Piece,
+    tile: np.ndarray,
+    new: Sequence[str],
+    choices: Mapping[str, int],
+) -> _Sums:
+    """Some sums with a further piece: each with all values of its `new` choices."""
+    steps = dict(zip(choices, np.cumprod([1, *choices.values()]).tolist(), strict=False))
+    row: np.ndarray = np.zeros((1, 1), dtype=np.int64)
+    code: np.ndarray = sums.code[None]
+    for name in piece.names:
+        row = row * choices[name]
+        if name in new:
+            values = np.arange(choices[name])[:, None]
+            row = (row[:, None] + values).reshape(-1, row.shape[-1])
+            code = (code[:, None] + values * steps[name]).reshape(-1, code.shape[-1])
+        else:
+            row = row + sums.code // steps[name] % choices[name]
+    size = piece.least[0].size
+    added = sums.values[:, None] + _flat(piece.values).take(row * size + tile, axis=1)
+    point = np.broadcast_to(sums.point, code.shape).reshape(-1)
+    chosen = (*sums.chosen, *new)
+    each = sums.each // prod(choices[name] for name in new)
+    values = added.reshape(len(added), -1)
+    return _Sums(sums.next + 1, values, point, code.reshape(-1), chosen, each)
 
 
 def rebuild(
     problem: Problem, structure: Structure, layout: Layout, x: int, k: int
 ) -> tuple[Problem, Phase]:
     """The phase of one candidate, all numbers."""
-    picked = layout.choices(x, k)
+    picked = layout.picked(x, k)
     single = problem.at(picked[PARTS]) if PARTS in picked else problem
-    axes = Axes(picked)
+    axes = axes_of(single, structure, picked)
     placed = place_nests(single, structure, axes)
     names = [e.name for e in structure.einsums]
     label = names[0] if len(names) == 1 else f"{names[0]}-{names[-1]}"
     return single, make_phase(single, label, placed, axes)
 
 
-__all__ = ["Alive", "Count", "Layout", "Opened", "open_structure", "rebuild", "search_structure"]
+__all__ = ["Layout", "Opened", "Pricing", "open_structure", "rebuild"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -60,6 +61,13 @@ class Problem:
     def sides(self) -> tuple[int, ...]:
         """The extents of the arrays."""
         return tuple(sorted({int(s) for a in self.architecture.arrays for s in a.shape}))
+
+    @cached_property
+    def tiled(self) -> tuple[str, ...]:
+        """The ranks that may be taken in tiles, in the cascade's order."""
+        every = {rank for einsum in self.order for rank in einsum.ranks}
+        ranks = self.cascade.ranks.values()
+        return tuple(r.name for r in ranks if r.name in every and not r.iterative)
 
     def typical(self, rank: str) -> float:
         """An extent, where it is chosen the largest."""
@@ -144,7 +152,7 @@ class Problem:
         outputs: set[tuple[str, frozenset[str]]] = set()
         for einsum in einsums:
             for use in touched(cascade, einsum.name):
-                simple = not (use.windows or use.fixed or einsum.filters or einsum.data_filters)
+                simple = is_simple(einsum, use)
                 made = any(e.name in here for e in cascade.producers[use.tensor])
                 if use.writes and simple:
                     elsewhere = any(
@@ -162,16 +170,36 @@ class Problem:
     def _words(self, found: set[tuple[str, frozenset[str]]]) -> Number:
         total: dict[str, Number] = {}
         for tensor, ranks in found:
-            size: Number = np.float64(1)
-            for rank in ranks:
-                size = size * self._extents[rank]
-            total[tensor] = np.maximum(total.get(tensor, 0.0), size)
+            total[tensor] = np.maximum(total.get(tensor, 0.0), self.words(ranks))
         return sum(total.values(), np.float64(0))
+
+    def words(self, ranks: Iterable[str]) -> Number:
+        """Coordinates of some ranks together."""
+        size: Number = np.float64(1)
+        for rank in ranks:
+            size = size * self._extents[rank]
+        return size
 
     def arrays_for(self, einsum: Einsum) -> list[ComputeArray]:
         """The arrays that can compute an Einsum; all where none can, and the simulator says why."""
-        every = list(self.architecture.arrays)
-        return [a for a in every if supports(a, einsum)] or every
+        if einsum.name not in self._arrays:
+            every = list(self.architecture.arrays)
+            self._arrays[einsum.name] = [a for a in every if supports(a, einsum)] or every
+        return self._arrays[einsum.name]
+
+    @cached_property
+    def _arrays(self) -> dict[str, list[ComputeArray]]:
+        return {}
+
+    @cached_property
+    def readers(self) -> MappingABC[str, frozenset[str]]:
+        """The Einsums that read each tensor, directly or through views."""
+        found: dict[str, set[str]] = {}
+        for einsum in self.order:
+            for use in touched(self.cascade, einsum.name):
+                if not use.writes:
+                    found.setdefault(use.tensor, set()).add(einsum.name)
+        return {tensor: frozenset(names) for tensor, names in found.items()}
 
 
 def problem(
@@ -254,9 +282,14 @@ def common_ranks(cascade: Cascade, einsums: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def is_simple(einsum: Einsum, use: Use) -> bool:
+    """Whether an Einsum touches all words of a tensor's ranks: no filter, gather or window."""
+    return not (use.windows or use.fixed or einsum.filters or einsum.data_filters)
+
+
 def is_product(einsum: Einsum) -> bool:
     """Whether an Einsum sums products."""
     return "mac" in einsum.operations
 
 
-__all__ = ["Problem", "common_ranks", "is_product", "problem", "touched"]
+__all__ = ["Problem", "common_ranks", "is_product", "is_simple", "problem", "touched"]

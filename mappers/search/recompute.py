@@ -7,6 +7,7 @@ later pass. What the copy needs of an earlier pass is made again, or kept, likew
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from itertools import combinations
 from types import MappingProxyType
 
@@ -18,16 +19,17 @@ AGAIN = "again"
 """What the names of copies end in."""
 
 
-def rewrites(cascade: Cascade) -> list[tuple[tuple[str, ...], Cascade]]:
+@lru_cache(maxsize=64)
+def rewrites(cascade: Cascade) -> tuple[tuple[tuple[str, ...], Cascade], ...]:
     """The cascade itself, and with each set of its tensors made again in later passes."""
     found: list[tuple[tuple[str, ...], Cascade]] = [((), cascade)]
     if cascade.iterative_ranks:
-        return found
+        return tuple(found)
     tensors = [t for t in cascade.tensors if _later_readers(cascade, t)]
     for count in range(1, len(tensors) + 1):
         for some in combinations(tensors, count):
             found.append((some, rewrite(cascade, some)))
-    return found
+    return tuple(found)
 
 
 def kept_rank(cascade: Cascade, tensor: str) -> str | None:

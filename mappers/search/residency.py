@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
 
+from einsum_cascade import Einsum
 from mappers.roles import states
-from mappers.search.axes import Axes
+from mappers.search.axes import Axes, plain
 from mappers.search.nests import Placed, depth_choices, levels
-from mappers.search.problem import Problem, touched
+from mappers.search.problem import Problem
 from mappers.search.recompute import kept_rank
 from sim import IN_ARRAY, Option, Phase, Residency, Tile
 from sim.accesses import Use, iterated_ranks, uses
@@ -22,13 +23,20 @@ from sim.nest import product as iterations
 _Options = tuple[Option, ...]
 
 
-def make_phase(problem: Problem, name: str, placed: Sequence[Placed], axes: Axes) -> Phase:
-    """The phase of some nests, each tensor with all of its options."""
+def make_phase(
+    problem: Problem,
+    name: str,
+    placed: Sequence[Placed],
+    axes: Axes,
+    only: Container[str] | None = None,
+) -> Phase:
+    """The phase of some nests, each tensor (or `only` some) with all of its options."""
     nests = tuple(p.nest for p in placed)
     by_tensor: dict[str, list[Use]] = {}
     bare = Phase(name, nests, {})
     for use in uses(problem.cascade, bare):
-        by_tensor.setdefault(use.tensor, []).append(use)
+        if only is None or use.tensor in only:
+            by_tensor.setdefault(use.tensor, []).append(use)
     at = {p.einsum.name: p for p in placed}
     result: dict[str, _Options] = {}
     held: dict[str, tuple[Mask, str, str | None]] = {}
@@ -37,7 +45,7 @@ def make_phase(problem: Problem, name: str, placed: Sequence[Placed], axes: Axes
         readers = [u for u in own if not u.writes]
         if not writers:
             result[tensor] = _input(problem, tensor, readers, at, axes)
-        elif _leaves(problem, tensor, set(at)):
+        elif leaves(problem, tensor, set(at)):
             result[tensor] = _output(problem, bare, tensor, writers[0], readers, at, axes)
         else:
             result[tensor] = _between(
@@ -57,17 +65,11 @@ def _used(options: _Options) -> _Options:
     return tuple(option for option in options if np.any(option.when))
 
 
-def _leaves(problem: Problem, tensor: str, here: set[str]) -> bool:
+def leaves(problem: Problem, tensor: str, here: set[str]) -> bool:
     """Whether a tensor that the phase makes is an output, or read in another phase."""
-    cascade = problem.cascade
-    if cascade.tensors[tensor].role == "output":
-        return True
-    readers = {
-        e.name
-        for e in problem.order
-        if any(u.tensor == tensor and not u.writes for u in touched(cascade, e.name))
-    }
-    return not readers <= here or not readers
+    readers = problem.readers.get(tensor, frozenset())
+    role = problem.cascade.tensors[tensor].role
+    return role == "output" or not readers or not readers <= here
 
 
 def _chosen(axes: Axes, name: str, residencies: Sequence[Residency]) -> _Options:
@@ -170,7 +172,7 @@ def _direct(
             objection = forwarding(cascade, architecture, phase, tensor, writer, use, beside)
             fine: Mask = np.True_
             if objection is not None:
-                fine = ~axes.plain(objection.where).astype(bool)
+                fine = ~plain(objection.where).astype(bool)
             if beside:
                 kept[use.mapping.einsum] = kept.get(use.mapping.einsum, np.True_) & fine
             else:
@@ -227,7 +229,7 @@ def _between(
         ways = [Residency(memories[1].name, (tile,))]
         if len(arrays) == 1:
             everywhere, _ = _direct(problem, phase, tensor, writer, others, axes)
-            if np.any(everywhere & axes.plain(_generation_fits(problem, tensor, writer))):
+            if np.any(everywhere & plain(_generation_fits(problem, tensor, writer))):
                 ways.append(Residency(IN_ARRAY))
         return _chosen(axes, f"home {tensor}", ways)
     everywhere, masks = _direct(problem, phase, tensor, writer, others, axes)
@@ -278,12 +280,8 @@ def _in_place(
     taken: set[str] = set()
     for tensor, (_, memory, below) in held.items():
         writer = next(m.einsum for m in phase.einsums if _makes(problem, m.einsum, tensor))
-        einsum = cascade.einsum(writer)
-        for access in einsum.operands:
-            old = access.tensor
-            if old not in held or old in taken or einsum.reduction_ranks:
-                continue
-            if held[old][1:] != (memory, below) or access.indices != einsum.output.indices:
+        for old in overwritten(cascade.einsum(writer)):
+            if old not in held or old in taken or held[old][1:] != (memory, below):
                 continue
             if late_readers(cascade, phase, tensor, old):
                 continue
@@ -305,8 +303,16 @@ def _in_place(
     return result
 
 
+def overwritten(einsum: Einsum) -> tuple[str, ...]:
+    """The operands whose place a result could take: nothing is reduced, and each of its values
+    comes from the same place."""
+    if einsum.reduction_ranks:
+        return ()
+    return tuple(a.tensor for a in einsum.operands if a.indices == einsum.output.indices)
+
+
 def _makes(problem: Problem, einsum: str, tensor: str) -> bool:
     return problem.cascade.einsum(einsum).output.tensor == tensor
 
 
-__all__ = ["make_phase"]
+__all__ = ["leaves", "make_phase", "overwritten"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
+from typing import NamedTuple
 
 from einsum_cascade import Einsum
 from mappers.search.problem import Problem, common_ranks, is_product, touched
@@ -17,8 +18,7 @@ from mappers.search.recompute import kept_rank
 from sim.legality import exchanges_along
 
 
-@dataclass(frozen=True)
-class Binding:
+class Binding(NamedTuple):
     """The array of an Einsum and the ranks that are spread over it, one a dimension."""
 
     array: str

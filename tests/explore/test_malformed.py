@@ -104,7 +104,7 @@ SPECS = {
     "swept nothing": (appended("sweep: {arch.array_dim: []}\n"), 9, "at least 1 item"),
     "swept without arch": (appended("sweep: {array_dim: [16]}\n"), 9, "arch.PARAMETER"),
     "swept a word": (appended("sweep: {arch.array_dim: [big]}\n"), 9, "a number"),
-    "swept zero": (appended("sweep: {arch.array_dim: [0]}\n"), 9, "positive"),
+    "swept below zero": (appended("sweep: {arch.array_dim: [-1]}\n"), 9, "at least 0"),
     "swept unknown rank": (appended("sweep: {shape.M9: [16]}\n"), 9, "has no 'M9'"),
     "derived with an unknown name": (appended("derive: {x: 2*arraydim}\n"), 9, "did you mean 'array_dim'"),
     "derived syntax": (appended("derive: {x: '2*(3'}\n"), 9, "not an arithmetic expression"),

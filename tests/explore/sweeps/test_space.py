@@ -124,7 +124,7 @@ def test_a_condition_saves_derived_values_that_would_have_none(tmp_path):
     (unit,) = swept(tmp_path, text.replace("require: array_dim > 100", "seed: 1"))
     found = rows(unit)
     assert found.height == 48  # without the condition, points are rows with a reason
-    assert "is negative" in found["reason"].drop_nulls()[0]
+    assert "is not positive" in found["reason"].drop_nulls()[0]
     assert found["reason"].null_count() == 32
 
 

@@ -1,0 +1,205 @@
+"""What mappings cannot cost less than, before anything is costed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from einsum_cascade import Cascade, Einsum
+from mappers.roles import states
+from mappers.search.fronts import Column, front_of, join
+from mappers.search.problem import Problem, is_simple, touched
+from mappers.search.residency import leaves
+from mappers.search.structures import Binding
+from sim.accesses import analysis_of
+from sim.mapping import Mapping as MappingOf
+from sim.mapping import Mask, Number
+
+Run = tuple[int, int]
+"""Einsums that follow one another in the order: the first position, and that behind the last."""
+
+_ROUNDING = 1 - 1e-9
+
+_MOST = 8
+"""How many bounds on the same thing are told apart."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Exchange:
+    """A tensor that an Einsum of a run makes and others read: the positions of these `users`, and
+    the words that are written, if it does not go outside in any case. For each reader the words
+    that it reads, and the ranks along which it is in a later pass."""
+
+    users: tuple[int, ...]
+    written: Number
+    readers: tuple[tuple[Number, tuple[str, ...]], ...]
+
+
+def least(
+    problem: Problem, run: Run, columns: Sequence[Column], every: Sequence[Sequence[Binding]]
+) -> np.ndarray:
+    """What no phase of a run of Einsums costs less than, for `every` way to bind each to an array
+    and ranks: work, what comes from outside or goes, and what cannot stay in the arrays.
+
+    Shape: bindings, tiles that the cascade itself makes, columns.
+    """
+    architecture = problem.architecture
+    outermost = architecture.memories[0]
+    einsums = problem.order[run[0] : run[1]]
+    shape = (len(every), max(1, len(problem.parts)))
+    busy = {array.name: np.zeros(shape) for array in architecture.arrays}
+    energy: np.ndarray = np.zeros(shape)
+    for at, einsum in enumerate(einsums):
+        bound = [bindings[at] for bindings in every]
+        each = {b: problem.work(einsum.name, b.array, b.spatial) for b in dict.fromkeys(bound)}
+        energy = energy + _table(bound, {b: joules for b, (_, joules) in each.items()}, shape)
+        seconds = _table(bound, {b: seconds for b, (seconds, _) in each.items()}, shape)
+        for name, total in busy.items():
+            total += np.where([[b.array == name] for b in bound], seconds, 0.0)
+    for exchange in _exchanges(problem, einsums):
+        keys = [tuple(bindings[at] for at in exchange.users) for bindings in every]
+        taken = {key: _exchanged(problem, exchange, key) for key in dict.fromkeys(keys)}
+        energy = energy + _table(keys, taken, shape)
+    read, written = problem.moved(run)
+    energy = energy + read / outermost.access_words * outermost.read_energy_pj
+    energy = energy + written / outermost.access_words * outermost.write_energy_pj
+    traffic = (read + written) * architecture.word_bytes
+    latency = np.broadcast_to(traffic / outermost.bandwidth_bytes_per_s, shape)
+    for total in busy.values():
+        latency = np.maximum(latency, total)
+    found = {
+        "latency_s": latency,
+        "energy_pj": energy + architecture.power_w * latency * 1e12,
+        "traffic_bytes": np.broadcast_to(traffic, shape),
+        "buffer_bytes": np.zeros(shape),
+    }
+    return np.asarray(np.nan_to_num(np.stack([found[c] for c in columns], axis=-1)) * _ROUNDING)
+
+
+def _table(keys: Sequence[Any], values: Mapping[Any, Number], shape: tuple[int, int]) -> np.ndarray:
+    """The value of each key as a row, along the tiles that the cascade itself makes."""
+    rows = np.stack([np.broadcast_to(value, shape[1:]) for value in values.values()])
+    at = {key: row for row, key in enumerate(values)}
+    found: np.ndarray = rows[[at[key] for key in keys]]
+    return found
+
+
+def _exchanged(problem: Problem, exchange: _Exchange, bindings: Sequence[Binding]) -> Number:
+    """The energy of a tensor that some reader has to take from a memory, with the bindings of its
+    users: it is written once at least, and read by each of these, where that takes the least."""
+    memories = problem.architecture.memories
+    read_pj = min(float(m.read_energy_pj / m.access_words) for m in memories)
+    write_pj = min(float(m.write_energy_pj / m.access_words) for m in memories)
+    total: Number = np.float64(0)
+    kept: Mask = np.False_
+    for reader, (words, later) in zip(bindings[1:], exchange.readers, strict=True):
+        apart = _apart(problem, bindings[0], reader, later)
+        total = total + np.where(apart, words, 0.0) * read_pj
+        kept = kept | apart
+    return total + np.where(kept, exchange.written, 0.0) * write_pj
+
+
+def _apart(problem: Problem, writer: Binding, reader: Binding, later: Sequence[str]) -> Mask:
+    """Whether no tiles let a reader have a tensor from the array that makes it, as
+    `sim.legality.forwarding` says: the arrays are not linked, or whole fibers of a rank along which
+    the reader is in a later pass would have to go to the other array, or into the registers."""
+    other = writer.array != reader.array
+    if other and (writer.array, reader.array) not in problem.architecture.links:
+        return np.True_
+    array = problem.architecture.array(writer.array)
+    sides = dict(zip(writer.spatial, array.shape, strict=False))
+    result: Mask = np.False_
+    for rank in later:
+        extent = problem.shape[rank]
+        words = extent / np.minimum(extent, sides.get(rank, 1.0))
+        result = result | ((extent > 1) & (other | (words > array.register_words)))
+    return result
+
+
+def _exchanges(problem: Problem, einsums: Sequence[Einsum]) -> Iterator[_Exchange]:
+    """What the Einsums of a run exchange, but for running values, and what is hard to count: under
+    filters, gathers and windows."""
+    cascade, analysis = problem.cascade, analysis_of(problem.cascade)
+    here = {e.name for e in einsums}
+    for at, einsum in enumerate(einsums):
+        tensor = einsum.output.tensor
+        made = next(u for u in touched(cascade, einsum.name) if u.writes)
+        if tensor in states(cascade) or not is_simple(einsum, made):
+            continue
+        users, readers = [at], []
+        for other, reader in enumerate(einsums):
+            for use in touched(cascade, reader.name):
+                if use.tensor != tensor or use.writes or other == at or not is_simple(reader, use):
+                    continue
+                both = (einsum.name, reader.name)
+                common = [r for r in einsum.ranks if r in reader.ranks and r in made.ranks]
+                later = tuple(r for r in common if not analysis.fusible(both, r))
+                users.append(other)
+                readers.append((problem.words(use.ranks), later))
+        if readers:
+            outside = leaves(problem, tensor, here)
+            written = np.float64(0) if outside else problem.words(made.ranks)
+            yield _Exchange(tuple(users), written, tuple(readers))
+
+
+def bounds_around(
+    count: int, phases: Mapping[Run, np.ndarray], columns: Sequence[Column]
+) -> dict[Run, np.ndarray]:
+    """For each run, what all phases before and after it cost at least: rows, one of which no choice
+    of these phases is below in any column. None where a mapping cannot be made complete.
+
+    `phases` has such rows for every run of `count` Einsums.
+    """
+    start = np.zeros((1, len(columns)))
+    before, after = {0: start}, {count: start}
+    ascending = sorted(phases.items())
+    for end in range(1, count + 1):
+        every = [
+            join_all(columns, before[a], own)
+            for (a, b), own in ascending
+            if b == end and a in before
+        ]
+        if every:
+            before[end] = merged(np.concatenate(every))
+    for begin in range(count - 1, -1, -1):
+        every = [
+            join_all(columns, after[b], own)
+            for (a, b), own in ascending
+            if a == begin and b in after
+        ]
+        if every:
+            after[begin] = merged(np.concatenate(every))
+    found = {}
+    for a, b in phases:
+        if a in before and b in after:
+            found[a, b] = merged(join_all(columns, before[a], after[b])) * _ROUNDING
+    return found
+
+
+def join_all(columns: Sequence[Column], one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The costs of each row of one, followed by each row of the other."""
+    return np.asarray(join(columns, one[:, None], other[None]).reshape(-1, len(columns)))
+
+
+def merged(costs: np.ndarray) -> np.ndarray:
+    """A few rows, one of which each of `costs` is not below in any column."""
+    kept = costs[front_of(costs)]
+    if len(kept) <= _MOST:
+        return np.asarray(kept)
+    return np.stack([group.min(axis=0) for group in np.array_split(kept, _MOST)])
+
+
+def bound_bytes(cascade: Cascade, problem: Problem) -> float:
+    """Bytes that any mapping of a cascade moves on the architecture."""
+    on = MappingOf(cascade, problem.architecture, problem.shape, ())
+    inner = sum(m.size_bytes for m in on.architecture.memories[1:])
+    registers = sum(a.pes * a.register_words for a in on.architecture.arrays)
+    held = inner / on.architecture.word_bytes + registers
+    words = analysis_of(cascade).traffic_lower_bound_words(problem.shape, held)
+    return float(np.min(words * on.architecture.word_bytes))
+
+
+__all__ = ["Run", "bound_bytes", "bounds_around", "join_all", "least", "merged"]

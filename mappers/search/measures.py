@@ -1,0 +1,104 @@
+"""What is added up over the parts of a phase, and what follows from the sums."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from archs import Architecture
+from mappers.search.fronts import Column
+from sim.mapping import Mask
+from sim.parts import TensorPart
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Sums over tensors, in this order along the first axis of an array: energy, traffic (where a
+    column needs it), seconds of each memory that takes time, room of each kind.
+
+    `capacity` is how much room there is of each kind; those of `memories` together are
+    `buffer_bytes`.
+    """
+
+    columns: tuple[Column, ...]
+    seconds: tuple[str, ...]
+    capacity: Mapping[str, float]
+    memories: tuple[str, ...]
+    power_w: float
+
+    @cached_property
+    def rooms(self) -> tuple[str, ...]:
+        """The kinds of room that matter."""
+        wanted = self.memories if "buffer_bytes" in self.columns else ()
+        return tuple(k for k, size in self.capacity.items() if np.isfinite(size) or k in wanted)
+
+    @cached_property
+    def _first(self) -> int:
+        """Where the seconds begin."""
+        return 2 if "traffic_bytes" in self.columns else 1
+
+    @cached_property
+    def _sizes(self) -> np.ndarray:
+        return np.array([self.capacity[kind] for kind in self.rooms])
+
+    @cached_property
+    def _in_memory(self) -> np.ndarray:
+        return np.array([float(kind in self.memories) for kind in self.rooms])
+
+    @property
+    def count(self) -> int:
+        """How many sums there are."""
+        return self._first + len(self.seconds) + len(self.rooms)
+
+    def of(self, part: TensorPart, refused: Sequence[Mask]) -> np.ndarray:
+        """The measures of a tensor along a first axis; infinite where it is refused."""
+        rows = [part.energy_pj]
+        if self._first == 2:
+            rows.append(part.traffic_bytes)
+        rows += [part.seconds[name] for name in self.seconds]
+        rows += [part.room_bytes.get(kind, 0.0) for kind in self.rooms]
+        shape = np.broadcast_shapes(*map(np.shape, rows), *map(np.shape, refused))
+        found = np.empty((len(rows), *shape))
+        for at, row in enumerate(rows):
+            found[at] = row
+        for mask in refused:
+            found[:, np.broadcast_to(mask, shape)] = np.inf
+        return found
+
+    def fit(self, sums: np.ndarray) -> np.ndarray:
+        """Where there is room for everything. `sums` are measures along the first of two axes."""
+        fine = np.ones(sums.shape[1], dtype=bool)
+        for room, size in zip(sums[self.count - len(self.rooms) :], self._sizes, strict=True):
+            fine &= room <= size
+        return fine
+
+    def costs(self, sums: np.ndarray, busy_s: np.ndarray) -> np.ndarray:
+        """The columns of what has these sums (measures along the first of two axes) and keeps an
+        array busy for so long. Shape: candidates by columns."""
+        moving = sums[self._first : self._first + len(self.seconds)]
+        latency = np.maximum(busy_s, moving.max(axis=0, initial=0.0))
+        found = np.empty((len(self.columns), sums.shape[1]))
+        for at, column in enumerate(self.columns):
+            if column == "latency_s":
+                found[at] = latency
+            elif column == "energy_pj":
+                found[at] = sums[0] + self.power_w * latency * 1e12 if self.power_w else sums[0]
+            elif column == "traffic_bytes":
+                found[at] = sums[1]
+            else:
+                found[at] = self._in_memory @ sums[self.count - len(self.rooms) :]
+        return found.T
+
+
+def measures_of(architecture: Architecture, columns: tuple[Column, ...]) -> Measures:
+    """The measures that some columns need."""
+    inner = {m.name: float(m.size_bytes) for m in architecture.memories[1:]}
+    timed = [m.name for m in architecture.memories if np.any(np.isfinite(m.bandwidth_bytes_per_s))]
+    power = float(architecture.power_w)
+    return Measures(columns, tuple(timed), inner, tuple(inner), power)
+
+
+__all__ = ["Measures", "measures_of"]

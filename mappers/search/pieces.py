@@ -1,0 +1,303 @@
+"""The costs of structures in pieces, each worked out once for all structures that have it.
+
+What an Einsum adds follows from its nest, what a tensor adds from the nests of the Einsums that use
+it and a little of the phase around them. Structures of one run, of runs that overlap, and of
+rewrites of a cascade have most of these in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from einsum_cascade import Einsum
+from mappers.search.axes import Axes, plain
+from mappers.search.measures import Measures
+from mappers.search.nests import (
+    Placed,
+    Sizes,
+    axes_of,
+    free_orders,
+    place_nest,
+    place_sizes,
+    tile_axes,
+)
+from mappers.search.points import at_points, pick
+from mappers.search.problem import Problem, touched
+from mappers.search.residency import leaves, make_phase, overwritten
+from mappers.search.structures import Structure
+from sim import Phase
+from sim.mapping import Mask
+from sim.parts import EinsumPart, einsum_part, fusion_refused, tensor_part, tensor_refused
+
+_MOST_BYTES = 1 << 28
+"""What pieces may take before they are forgotten."""
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """What a tensor adds, along the choices `names` (of all its `choices`, those that matter).
+
+    `values` are measures, then an axis for each of `names`, then those of tiles: of all, or one
+    axis of some sets of their sizes. `least` is the least over the choices. Infinite where a choice
+    is not legal.
+    """
+
+    choices: Mapping[str, int]
+    names: tuple[str, ...]
+    values: np.ndarray
+    least: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """A structure of which the pieces of its tensors (by `keys`) are still to be worked out.
+
+    `axes` are those of `tiles`, then those of the orders of loops. `energy_pj` and `busy_s` are
+    those of the arrays, along all axes of tiles. `refused` are pieces that cost nothing, infinite
+    where the structure is not legal.
+    """
+
+    problem: Problem
+    axes: Axes
+    tiles: tuple[str, ...]
+    placed: tuple[Placed, ...]
+    energy_pj: np.ndarray
+    busy_s: np.ndarray
+    refused: tuple[Piece, ...]
+    keys: Mapping[object, _Tensor]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an array along all axes of tiles."""
+        return tuple(self.axes.sizes[name] for name in reversed(self.tiles))
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A tensor of a run of Einsums, with the positions of its users.
+
+    If an Einsum of the run makes it (`made`), it may overwrite one of `old`, and then what is
+    `beside` (positions too) bears on it as well.
+    """
+
+    name: str
+    users: tuple[int, ...]
+    made: bool
+    old: tuple[str, ...] = ()
+    beside: tuple[int, ...] = ()
+
+
+class Pieces:
+    """All pieces that have been worked out, by what they depend on.
+
+    The problems are those of one cascade and its rewrites, at one shape and on one architecture.
+    """
+
+    def __init__(self, measures: Measures) -> None:
+        self.measures = measures
+        self._numbers: dict[object, int] = {}
+        self._signatures: dict[tuple[Problem, str], int] = {}
+        self._sizes: dict[object, tuple[dict[str, Sizes], dict[str, int]]] = {}
+        self._placed: dict[tuple[str, int, int], tuple[Placed, int]] = {}
+        self._einsums: dict[int, EinsumPart] = {}
+        self._runs: dict[object, tuple[_Tensor, ...]] = {}
+        self._tensors: dict[object, Piece] = {}
+        self._bytes = 0
+        self._fused: dict[object, tuple[Mask, ...]] = {}
+
+    def begin(self, problem: Problem, structure: Structure) -> Begun:
+        """Open a structure: all about its arrays, and nothing yet about its tensors."""
+        axes = axes_of(problem, structure)
+        numbers, placed = self._place(problem, structure, axes)
+        energy: Any = np.float64(0)
+        busy: dict[str, Any] = {}
+        masks = [*self._refused(problem, structure, placed)]
+        for number, own in zip(numbers, placed, strict=True):
+            if number not in self._einsums:
+                part = einsum_part(problem.on, own.nest)
+                # the order of loops changes nothing here
+                self._einsums[number] = replace(part, seconds=plain(part.seconds))
+            part = self._einsums[number]
+            energy = energy + part.energy_pj
+            busy[own.nest.array] = busy.get(own.nest.array, 0.0) + part.seconds
+            masks += part.refused
+        tiles = tile_axes(problem)
+        names = list(axes.sizes)[len(tiles) :]
+        refused = [_piece(np.where(m, np.inf, 0.0)[None], names, len(tiles), {}) for m in masks]
+        tensors = self._tensors_of(problem, structure.einsums)
+        return Begun(
+            problem,
+            axes,
+            tiles,
+            tuple(placed),
+            _along_tiles(energy, axes, tiles),
+            _along_tiles(reduce(np.maximum, busy.values()), axes, tiles),
+            tuple(refused),
+            {self._key(problem, structure, tensor, numbers): tensor for tensor in tensors},
+        )
+
+    def known(self, key: object) -> Piece | None:
+        """A piece that has been worked out for all sizes of tiles."""
+        return self._tensors.get(key)
+
+    def work_out(self, begun: Begun, key: object, some: np.ndarray | None) -> Piece:
+        """A piece, for all sizes of tiles, or only for `some` (flat positions)."""
+        problem, tensor, tiles = begun.problem, begun.keys[key], len(begun.tiles)
+        axes = Axes(None, dict(begun.axes.sizes))
+        phase = make_phase(problem, "", begun.placed, axes, {tensor.name, *tensor.old})
+        refused = tensor_refused(problem.on, phase, tensor.name)
+        names = list(axes.sizes)
+        choices = {name: axes.sizes[name] for name in names[len(begun.axes.sizes) :]}
+        if some is None:
+            values = self.measures.of(tensor_part(problem.on, phase, tensor.name), refused)
+            piece = _piece(values, names[tiles:], tiles, choices)
+            self._bytes += piece.values.nbytes
+            if self._bytes > _MOST_BYTES:
+                self._tensors.clear()
+                self._bytes = piece.values.nbytes
+            self._tensors[key] = piece
+            return piece
+        where = np.unravel_index(some, begun.shape)
+        users = [begun.placed[at].nest for at in tensor.users]
+        on, phase = at_points(problem.on, phase, users, tensor.name, where)
+        refused = tuple(pick(mask, where) for mask in refused)
+        values = self.measures.of(tensor_part(on, phase, tensor.name), refused)
+        return _piece(values, names[tiles:], 1, choices)
+
+    def _place(
+        self, problem: Problem, structure: Structure, axes: Axes
+    ) -> tuple[list[int], list[Placed]]:
+        """The nests, and numbers that are the same for nests that are alike but for names."""
+        loops = structure.outer, structure.inner
+        if loops not in self._sizes:
+            shared = place_sizes(problem, structure, axes)
+            self._sizes[loops] = shared, {name: axes.sizes[name] for name in tile_axes(problem)}
+        shared, tiles = self._sizes[loops]
+        axes.sizes.update(tiles)
+        orders = free_orders(problem, structure)
+        numbers, placed = [], []
+        for at, einsum in enumerate(structure.einsums):
+            run, order = structure.run[at], orders.get(einsum.name)
+            what = (
+                self._signature(problem, einsum),
+                structure.bindings[at],
+                structure.batch,
+                structure.outer,
+                structure.inner[run],
+                tuple(axes.sizes.get(r, 1) for r in einsum.ranks),
+                order,
+            )
+            number = self._numbers.setdefault(what, len(self._numbers))
+            key = einsum.name, number, run
+            if key not in self._placed:
+                found = place_nest(problem, structure, at, shared, order, axes)
+                self._placed[key] = found, axes.sizes[order] if order else 1
+            if order:
+                axes.sizes[order] = self._placed[key][1]
+            numbers.append(number)
+            placed.append(self._placed[key][0])
+        return numbers, placed
+
+    def _signature(self, problem: Problem, einsum: Einsum) -> int:
+        """The same number for Einsums that are alike but for their names."""
+        key = problem, einsum.name
+        if key not in self._signatures:
+            alike = replace(einsum, name="", output=replace(einsum.output, tensor=""))
+            self._signatures[key] = self._numbers.setdefault(alike, len(self._numbers))
+        return self._signatures[key]
+
+    def _refused(
+        self, problem: Problem, structure: Structure, placed: Sequence[Placed]
+    ) -> tuple[Mask, ...]:
+        arrays = tuple(b.array for b in structure.bindings)
+        tree = (structure.batch, structure.outer, structure.inner, structure.run)
+        key = (problem, structure.einsums[0].name, tree, arrays)
+        if key not in self._fused:
+            phase = Phase("", tuple(p.nest for p in placed), {})
+            self._fused[key] = fusion_refused(problem.on, phase)
+        return self._fused[key]
+
+    def _tensors_of(self, problem: Problem, einsums: tuple[Einsum, ...]) -> tuple[_Tensor, ...]:
+        key = (problem, einsums[0].name, len(einsums))
+        if key not in self._runs:
+            self._runs[key] = tuple(_tensors(problem, einsums))
+        return self._runs[key]
+
+    def _key(
+        self, problem: Problem, structure: Structure, tensor: _Tensor, numbers: Sequence[int]
+    ) -> object:
+        """What a tensor's costs depend on. Runs of the phase are told apart, but not numbered."""
+        run = structure.run
+        every = (*tensor.users, *tensor.beside)
+        apart: dict[int, int] = {}
+        for at in every:
+            apart.setdefault(run[at], len(apart))
+        nests = tuple((numbers[at], apart[run[at]]) for at in every)
+        if not tensor.made:
+            return tensor.name, nests
+        names = tuple(structure.einsums[at].name for at in tensor.users)
+        around = tuple(
+            (e.name, apart[at])
+            for e, at in zip(structure.einsums, run, strict=True)
+            if len(apart) > 1 and at in apart
+        )
+        return problem, tensor.name, names, nests, around
+
+
+def _tensors(problem: Problem, einsums: Sequence[Einsum]) -> Iterator[_Tensor]:
+    """The tensors of a run of Einsums, with what bears on where each lives."""
+    here = {e.name for e in einsums}
+    users: dict[str, dict[int, None]] = {}
+    makers: dict[str, int] = {}
+    for at, einsum in enumerate(einsums):
+        for use in touched(problem.cascade, einsum.name):
+            users.setdefault(use.tensor, {})[at] = None
+            if use.writes:
+                makers[use.tensor] = at
+    inside = {t for t in makers if not leaves(problem, t, here)}
+    for tensor, own in users.items():
+        old: tuple[str, ...] = ()
+        beside: dict[int, None] = {}
+        if tensor in inside:
+            old = tuple(o for o in overwritten(einsums[makers[tensor]]) if o in inside)
+        for each in old:
+            beside |= users[each]
+            takers = [e for e in einsums if each in overwritten(e)]
+            if len(takers) > 1:  # which of them takes it depends on all else that they may take
+                old, beside = tuple(users), dict.fromkeys(range(len(einsums)))
+                break
+        yield _Tensor(
+            tensor, tuple(own), tensor in makers, old, tuple(at for at in beside if at not in own)
+        )
+
+
+def _along_tiles(array: Any, axes: Axes, tiles: Sequence[str]) -> np.ndarray:
+    """An array that depends on tiles alone, along all of their axes."""
+    shape = tuple(axes.sizes[name] for name in reversed(tiles))
+    kept = np.shape(array)[-len(shape) :] if shape else ()
+    return np.broadcast_to(np.reshape(array, kept), shape)
+
+
+def _piece(
+    values: np.ndarray, names: Sequence[str], tiles: int, choices: Mapping[str, int]
+) -> Piece:
+    """A piece with an axis for each choice that matters. The last `tiles` axes are those of tiles,
+    the one before them that of the first of `names`, and so on."""
+    values = plain(values, 1)
+    lacking = tiles + 1 - values.ndim
+    if lacking > 0:
+        values = values.reshape(len(values), *(1,) * lacking, *values.shape[1:])
+    free = values.ndim - 1 - tiles
+    counts = values.shape[1 : 1 + free]
+    kept = [(n, c) for n, c in zip(names[:free][::-1], counts, strict=True) if c > 1]
+    values = values.reshape(len(values), *(c for _, c in kept), *values.shape[1 + free :])
+    least = values.min(axis=tuple(range(1, 1 + len(kept))))
+    return Piece(choices, tuple(n for n, _ in kept), values, least)
+
+
+__all__ = ["Begun", "Piece", "Pieces"]
