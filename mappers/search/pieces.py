@@ -112,6 +112,10 @@ class Pieces:
 
     def begin(self, problem: Problem, structure: Structure) -> Begun:
         """Open a structure: all about its arrays, and nothing yet about its tensors."""
+        if self._bytes > _MOST_BYTES:
+            for known in (self._placed, self._einsums, self._tensors, self._fused):
+                known.clear()
+            self._bytes = 0
         axes = axes_of(problem, structure)
         numbers, placed = self._place(problem, structure, axes)
         energy: Any = np.float64(0)
@@ -122,6 +126,7 @@ class Pieces:
                 part = einsum_part(problem.on, own.nest)
                 # the order of loops changes nothing here
                 self._einsums[number] = replace(part, seconds=plain(part.seconds))
+                self._bytes += self._einsums[number].seconds.nbytes
             part = self._einsums[number]
             energy = energy + part.energy_pj
             busy[own.nest.array] = busy.get(own.nest.array, 0.0) + part.seconds
@@ -157,9 +162,6 @@ class Pieces:
             values = self.measures.of(tensor_part(problem.on, phase, tensor.name), refused)
             piece = _piece(values, names[tiles:], tiles, choices)
             self._bytes += piece.values.nbytes
-            if self._bytes > _MOST_BYTES:
-                self._tensors.clear()
-                self._bytes = piece.values.nbytes
             self._tensors[key] = piece
             return piece
         where = np.unravel_index(some, begun.shape)

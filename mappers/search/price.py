@@ -17,10 +17,10 @@ from mappers.search.screen import Count, Screen
 from mappers.search.structures import Structure
 from sim import Phase
 
-_AT_ONCE = 1 << 19
+_AT_ONCE = 1 << 17
 """Candidates whose costs are added up at a time."""
 
-_FIRST = 16
+_FIRST = 64
 """Sets of sizes of tiles that are looked at first, to know what is good."""
 
 _FEW, _MANY = 1 / 4, 4096
@@ -210,18 +210,16 @@ class Pricing:
             piece, at = opened.pieces[sums.next]
             new = [name for name in piece.names if name not in sums.chosen]
             more = prod(choices[name] for name in new)
-            if len(sums.point) * more > _AT_ONCE and len(sums.point) > 1:
-                pending += map(sums.only, np.array_split(np.arange(len(sums.point)), 2)[::-1])
-                continue
-            sums = _with(sums, piece, at[some[sums.point]], new, choices)
-            if more > 1 and sums.next < len(opened.pieces):
+            if more > 1:
                 bound = sums.values + rest[sums.next].take(sums.point, axis=1)
                 point = some[sums.point]
                 verdicts = self.screen.verdicts(bound, opened.busy_s[point], opened.x[point])
                 self.count.leave_out(verdicts, sums.each)
                 sums = sums.only(np.flatnonzero(verdicts == 0))
-            if len(sums.point):
-                pending.append(sums)
+            if len(sums.point) > 1 and len(sums.point) * more > _AT_ONCE:
+                pending += map(sums.only, np.array_split(np.arange(len(sums.point)), 2)[::-1])
+            elif len(sums.point):
+                pending.append(_with(sums, piece, at[some[sums.point]], new, choices))
 
     def _keep(self, sums: _Sums, some: np.ndarray) -> None:
         """Take in candidates whose pieces have all been added up."""

@@ -1,0 +1,111 @@
+"""Costs in pieces, one tensor at a time, against whole phases asked of the simulator one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import workloads
+from archs import load_architecture
+from mappers.search.bounds import least
+from mappers.search.engine import runs_of
+from mappers.search.fronts import Front
+from mappers.search.measures import measures_of
+from mappers.search.pieces import Pieces
+from mappers.search.price import open_structure, rebuild
+from mappers.search.problem import problem
+from mappers.search.recompute import rewrites
+from mappers.search.screen import Count, Screen
+from mappers.search.structures import structures
+from sim import Mapping, evaluate_phase
+
+COLUMNS = ("latency_s", "energy_pj", "traffic_bytes", "buffer_bytes")
+SHAPE = {"B": 1, "H": 2, "E": 8, "F": 8, "P": 24, "M": 48}
+SMALL = {
+    "extends": "fusemax-cloud",
+    "parameters": {"array_dim": 4},
+    "memories": {"buffer": {"size_bytes": "2 KiB", "bandwidth_bytes_per_s": "40 GiB/s"}},
+    "power_w": 3,
+}
+TWO_LEVELS = {
+    **SMALL,
+    "memories": {
+        "buffer": {"size_bytes": "2 KiB"},
+        "inner": {
+            "size_bytes": "512 B", "access_words": 4, "read_energy_pj": 5, "write_energy_pj": 6,
+            "area_um2": 1,
+        },
+    },
+}  # fmt: skip
+
+
+def alive(costs, part):
+    return np.ones(len(costs), dtype=bool)
+
+
+def everything(space, measures):
+    """All structures of some runs, opened with nothing left out but what is illegal or too large."""
+    fronts = {None: Front(len(measures.columns))}
+    screen = Screen(measures, alive, fronts, len(space.parts))
+    pieces = Pieces(measures)
+    rng = np.random.default_rng(1)
+    for run in runs_of(space):
+        found = list(structures(space, space.order[run[0] : run[1]]))
+        for at in sorted(rng.choice(len(found), min(4, len(found)), replace=False)):
+            opened = open_structure(pieces, space, found[at], screen, Count())
+            if opened is not None and len(opened.x):
+                yield run, found[at], opened
+
+
+def costs_of(opened, measures, at, code):
+    """What the pieces of one candidate add up to."""
+    picked = opened.layout.picked(int(opened.x[at]), code)
+    sums = np.zeros(measures.count)
+    sums[0] = opened.energy_pj[at]
+    for piece, positions in opened.pieces:
+        row = tuple(picked[name] for name in piece.names)
+        values = piece.values.reshape(*piece.values.shape[: 1 + len(row)], -1)
+        sums = sums + values[(slice(None), *row, positions[at])]
+    if not (np.isfinite(sums[0]) and measures.fit(sums[:, None])[0]):
+        return None
+    return measures.costs(sums[:, None], opened.busy_s[[at]])[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "again", "on"),
+    [
+        ("attention-3pass", (), SMALL),
+        ("attention-3pass", ("QK", "SN"), SMALL),
+        ("attention-1pass", (), SMALL),
+        ("attention-3pass-deferred", (), TWO_LEVELS),
+        ("causal-attention", (), SMALL),
+    ],
+)
+def test_pieces_add_up_to_what_the_simulator_says(name, again, on):
+    architecture = load_architecture(on).resolve({})
+    cascade = dict(rewrites(workloads.cascade(name)))[again]
+    copies = frozenset(cascade.tensors) - frozenset(workloads.cascade(name).tensors)
+    space = problem(cascade, architecture, SHAPE, "padded", copies)
+    measures = measures_of(architecture, COLUMNS)
+    rng = np.random.default_rng(0)
+    equal = []
+    for run, structure, opened in everything(space, measures):
+        bound = least(space, run, COLUMNS, [structure.bindings])[0].min(axis=0)
+        for at in rng.integers(len(opened.x), size=4):
+            code = int(rng.integers(opened.layout.each))
+            costs = costs_of(opened, measures, at, code)
+            single, phase = rebuild(space, structure, opened.layout, int(opened.x[at]), code)
+            whole = Mapping(single.cascade, architecture, single.shape, ())
+            real = evaluate_phase(whole, phase, explain=False)
+            if costs is None:
+                continue
+            assert np.all(bound <= costs)
+            assert np.all(
+                measures.costs(opened.least[:, [at]], opened.busy_s[[at]]) <= costs * (1 + 1e-12)
+            )
+            wanted = np.array([float(np.ravel(getattr(real, c))[0]) for c in COLUMNS[:3]])
+            # never less; more, where what an array could hand on at these sizes alone is kept
+            assert np.all(costs[:3] >= wanted * (1 - 1e-9))
+            equal.append(np.allclose(costs[:3], wanted, rtol=1e-9))
+    assert len(equal) > 20
+    assert np.mean(equal) > 0.9
