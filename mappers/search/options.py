@@ -81,8 +81,8 @@ class Options(BaseModel):
     mappings of `unfused`, `flat` and `fusemax`, where they place such a cascade, are taken when
     they are better: what they alone do (parts of a tile that spill) is not in the space. `fusion:
     whole` leaves out mappings of several phases. `budget` candidates are costed at most; `seed`
-    says in which order runs of Einsums are looked at when that may not be enough (none: the longest
-    first).
+    says in which order runs of Einsums are looked at when that may not be enough (none: the most
+    promising first).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
