@@ -227,6 +227,7 @@ def _residency(
     query_tile = Tile(buffer, f"{ranks.queries}2")
     key_tile = Tile(buffer, ranks.outer)
     array_of = {n.einsum: n.array for n in nests}
+    loops_of = {n.einsum: n.loops for n in nests}
     running = states(cascade)
     result = {}
     for name, tensor in cascade.tensors.items():
@@ -245,7 +246,12 @@ def _residency(
             if readers <= handed:
                 result[name] = always(IN_ARRAY)
             else:  # two arrays work on it at the same time: one fills a copy, one reads the other
-                crossing = len({array_of[e] for e in (name, *readers)}) > 1
+                users = (name, *sorted(readers))
+                apart = [e for e in users if all(lp.name != ranks.outer for lp in loops_of[e])]
+                if apart:
+                    need = f"a loop over {ranks.outer} in {apart[0]} too, for which it keeps {name}"
+                    raise refuse(cascade, NAME, need)
+                crossing = len({array_of[e] for e in users}) > 1
                 kept = Tile(buffer, ranks.outer, copies=2 if crossing else 1)
                 result[name] = always(buffer, kept, handed_to=frozenset(handed))
     return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as MappingABC
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -15,11 +15,12 @@ from einsum_cascade import Cascade, Einsum
 from einsum_cascade.views import reads
 from mappers.factors import largest_divisor
 from mappers.grouping import Group, Place
+from mappers.registers import within_registers
 from mappers.roles import states, supports, tiles
 from sim import IN_ARRAY, EinsumMapping, Loop, Mapping, Option, Phase, Residency, Tile, always
-from sim.accesses import analysis_of, iterated_ranks
+from sim.accesses import Use, iterated_ranks, uses
+from sim.legality import forwarding
 from sim.mapping import Mask, Number, shared_loops
-from sim.nest import product
 
 Keep = Literal["all", "each", "tile", "wave"]
 
@@ -301,44 +302,69 @@ def _inputs(on: Mapping, placed: list[_Placed], keep: Keep) -> _Residencies:
 
 
 def _made(on: Mapping, placed: list[_Placed]) -> _Residencies:
-    """Where the tensors are that the phase makes."""
+    """Where the tensors are that the phase makes: in the arrays where they can be, and fit."""
     cascade = on.cascade
-    outermost, buffer = (m.name for m in on.architecture.memories[:2])
     readers = _readers(on, placed)
     needed = _needed_elsewhere(cascade, frozenset(p.einsum.name for p in placed))
+    bare = Phase("", tuple(p.nest for p in placed), {})
+    touching = list(uses(cascade, bare))
+    homes: dict[str, Residency] = {}
     result: _Residencies = {}
-    running = states(cascade)
     for tensor, writer in {p.einsum.output.tensor: p for p in placed}.items():
         using = readers.get(tensor, [])
-        if cascade.tensors[tensor].role == "output" or tensor in needed:
-            result[tensor] = _leaving(on, tensor, writer, using, outermost, buffer)
-        elif tensor in running:
-            depth = _before_iteration(cascade, tensor, writer.nest)
-            depth = min([depth, *(shared_loops(writer.nest, p.nest) for p in using if p != writer)])
-            result[tensor] = always(buffer, Tile(buffer, _below(writer.nest, depth)))
-        elif not using:
-            result[tensor] = always(outermost)
-        else:
-            depth = min(shared_loops(writer.nest, p.nest) for p in using)
-            crossing = any(p.nest.array != writer.nest.array for p in using)
-            kept = Tile(buffer, _below(writer.nest, depth), copies=2 if crossing else 1)
-            result[tensor] = tuple(
-                Option(when, Residency(IN_ARRAY))
-                if len(direct) == len({p.einsum.name for p in using})
-                else Option(when, Residency(buffer, (kept,), handed_to=direct))
-                for when, direct in _handed(on, writer, using)
-            )
-    return result
+        leaves = cascade.tensors[tensor].role == "output" or tensor in needed
+        homes[tensor] = _home(on, tensor, writer, using, leaves)
+        if not using or (tensor in states(cascade) and not leaves):
+            result[tensor] = (Option(True, homes[tensor]),)
+            continue
+        every = {p.einsum.name for p in using}
+        result[tensor] = tuple(
+            Option(when, Residency(IN_ARRAY))
+            if len(direct) == len(every) and not leaves
+            else Option(when, replace(homes[tensor], handed_to=direct))
+            for when, direct in _handed(on, bare, [u for u in touching if u.tensor == tensor])
+        )
+    return dict(within_registers(on, replace(bare, residency=result), homes).residency)
 
 
-def _handed(
-    on: Mapping, writer: _Placed, using: list[_Placed]
-) -> list[tuple[Mask, frozenset[str]]]:
-    """The readers that need no memory, and at which points and candidates it is these."""
-    direct = {p.einsum.name: _forwards(on, writer, p) for p in using}
-    names = [name for name, where in direct.items() if np.ndim(where) and np.any(where)]
-    names = [name for name in names if not np.all(direct[name])]
-    fixed = {name for name, where in direct.items() if name not in names and np.all(where)}
+def _home(
+    on: Mapping, tensor: str, writer: _Placed, using: list[_Placed], leaves: bool
+) -> Residency:
+    """The memory of a tensor that the phase makes: outside if it `leaves` it, else on chip. Partial
+    sums of a shared loop stay in the buffer."""
+    cascade, nest = on.cascade, writer.nest
+    outermost, buffer = (m.name for m in on.architecture.memories[:2])
+    common = min((shared_loops(nest, p.nest) for p in using if p != writer), default=nest.shared)
+    if tensor in states(cascade):
+        depth = _before_iteration(cascade, tensor, nest)
+        kept = Tile(buffer, _below(nest, depth if leaves else min(depth, common)))
+        return Residency(outermost if leaves else buffer, (kept,))
+    if leaves:
+        ranks = set(writer.einsum.reduction_ranks)
+        summed = [i for i, lp in enumerate(nest.loops[: nest.shared]) if lp.rank in ranks]
+        tiles = (Tile(buffer, _below(nest, summed[0])),) if summed else ()
+        return Residency(outermost, tiles)
+    if not using:
+        return Residency(outermost)
+    depth = min(shared_loops(nest, p.nest) for p in using)
+    crossing = any(p.nest.array != nest.array for p in using)
+    return Residency(buffer, (Tile(buffer, _below(nest, depth), copies=2 if crossing else 1),))
+
+
+def _handed(on: Mapping, phase: Phase, touching: list[Use]) -> list[tuple[Mask, frozenset[str]]]:
+    """The readers that need no memory, given the registers, and at which points and candidates it
+    is these."""
+    (writer,) = (use for use in touching if use.writes)
+    direct: dict[str, Mask] = {}
+    for use in touching:
+        if use.writes:
+            continue
+        fine = direct.get(use.mapping.einsum, np.True_)
+        for objection in forwarding(on.cascade, on.architecture, phase, writer, use, False):
+            fine = fine & ~np.asarray(objection.where)
+        direct[use.mapping.einsum] = fine
+    names = [name for name, where in direct.items() if np.any(where) and not np.all(where)]
+    fixed = {name for name, where in direct.items() if np.all(where)}
     if not names:
         return [(True, frozenset(fixed))]
     masks = np.broadcast_arrays(*(direct[name] for name in names))
@@ -384,30 +410,6 @@ def _input_tiles(
     return (Tile(buffer, _below(nest, streamed if keep == "tile" else base)),)
 
 
-def _leaving(
-    on: Mapping,
-    tensor: str,
-    writer: _Placed,
-    using: list[_Placed],
-    outermost: str,
-    buffer: str,
-) -> tuple[Option, ...]:
-    """A result for the outermost memory: partial sums of a shared loop stay in the buffer."""
-    ranks = set(writer.einsum.reduction_ranks)
-    summed = [i for i, lp in enumerate(writer.nest.loops[: writer.nest.shared]) if lp.rank in ranks]
-    running = tensor in states(on.cascade)
-    kept: tuple[Tile, ...] = ()
-    if running:
-        depth = _before_iteration(on.cascade, tensor, writer.nest)
-        kept = (Tile(buffer, _below(writer.nest, depth)),)
-    elif summed:
-        kept = (Tile(buffer, _below(writer.nest, summed[0])),)
-    return tuple(
-        Option(when, Residency(outermost, kept, handed_to=direct))
-        for when, direct in _handed(on, writer, using)
-    )
-
-
 def _before_iteration(cascade: Cascade, tensor: str, nest: EinsumMapping) -> int:
     """How many loops lie outside of the iteration of which a tensor is the running value."""
     iterative = iterated_ranks(cascade, tensor)
@@ -415,34 +417,6 @@ def _before_iteration(cascade: Cascade, tensor: str, nest: EinsumMapping) -> int
         if loop.rank in iterative:
             return depth
     return nest.shared
-
-
-def _forwards(on: Mapping, writer: _Placed, reader: _Placed) -> Mask:
-    """Whether what one makes needs no memory on the way to the other."""
-    w, r = writer.nest, reader.nest
-    cascade, architecture = on.cascade, on.architecture
-    ranks = {v.upper() for v in writer.einsum.output.variables}
-    common = shared_loops(w, r)
-    if w.array == r.array:
-        if [lp.name for lp in w.loops] == [lp.name for lp in r.loops]:
-            analysis = analysis_of(cascade)
-            both = set(writer.einsum.ranks) & set(reader.einsum.ranks)
-            if all(analysis.fusible((w.einsum, r.einsum), k) for k in both):
-                return True
-        words = product(w.loops[common:], frozenset(ranks)) / product(w.spatial, frozenset(ranks))
-        return words <= architecture.array(w.array).register_words
-    if (w.array, r.array) not in architecture.links:
-        return False
-    analysis = analysis_of(cascade)
-    both = set(writer.einsum.ranks) & set(reader.einsum.ranks)
-    if not all(analysis.fusible((w.einsum, r.einsum), k) for k in both):
-        return False
-    return _order(w, common, ranks) == _order(r, common, ranks)
-
-
-def _order(nest: EinsumMapping, common: int, ranks: set[str]) -> list[str]:
-    found = [lp.rank for lp in nest.loops[common:] if lp.rank in ranks]
-    return [rank for i, rank in enumerate(found) if i == 0 or rank != found[i - 1]]
 
 
 __all__ = ["Form", "Keep", "bindings", "build", "build_each"]

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from archs import Architecture
 from einsum_cascade import Cascade, Einsum
 from mappers.contraction import FoldKind, Objective, Order, Stationary, is_on, search
+from mappers.registers import within_registers
 from mappers.roles import arrays, as_product, handed_over, refuse, split, tiles
 from sim import (
     IN_ARRAY,
@@ -115,6 +116,9 @@ def _row_kernel(mapping: Mapping, kernel: list[Einsum], folds: FoldKind) -> Phas
     common = [r for r in kernel[0].ranks if all(r in e.ranks for e in kernel)]
     same_pass = [r for r in common if len({analysis.level(e.name, r) for e in kernel}) == 1]
     private = [r for r in kernel[0].ranks if r not in same_pass]
+    if not (private or same_pass):
+        between = f"{kernel[0].name} to {kernel[-1].name}" if len(kernel) > 1 else kernel[0].name
+        raise refuse(cascade, NAME, f"a rank that it can spread over the 1D array in {between}")
     lanes = private[-1] if private else same_pass[-1]
     rows = [r for r in same_pass if r != lanes]
     shared = tuple(Loop(r, r, shape[r]) for r in rows)
@@ -134,7 +138,11 @@ def _row_kernel(mapping: Mapping, kernel: list[Einsum], folds: FoldKind) -> Phas
     phase = Phase("-".join(e.name for e in kernel), tuple(nests), kept)
     memory = architecture.memories[1]
     fits = np.asarray(footprint_bytes(mapping, phase, memory.name) <= memory.size_bytes)
-    return replace(phase, residency=_row_residency(mapping, kernel, nests, fiber, fits))
+    phase = replace(phase, residency=_row_residency(mapping, kernel, nests, fiber, fits))
+    outside = Residency(architecture.memories[0].name)
+    return within_registers(
+        mapping, phase, dict.fromkeys((e.output.tensor for e in kernel), outside)
+    )
 
 
 def _row_residency(

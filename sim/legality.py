@@ -6,11 +6,11 @@ which Einsums may share a loop; capacities and supported operations come from th
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import combinations
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from einsum_cascade.dependencies import dependencies, feeds_itself, recurrences
 from sim.accesses import Tally, Use, analysis_of, generation_ranks, iterated_ranks, uses
 from sim.mapping import IN_ARRAY, EinsumMapping, Loop, Mask, Number, Phase, shared_loops
 from sim.nest import product
+from sim.registers import later_pass, register_words
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def objections(
         yield from nest_objections(cascade, architecture, shape, mapping)
     yield from fusion_objections(cascade, phase)
     yield from tensor_objections(cascade, architecture, phase)
+    yield from _registers(cascade, architecture, phase)
     yield from _capacity(architecture, phase, tally)
 
 
@@ -98,7 +100,7 @@ def tensor_objections(
     cascade: Cascade, architecture: Architecture, phase: Phase, tensor: str | None = None
 ) -> Iterator[Objection]:
     """Running values, and what stays on chip, are where they are needed; or one `tensor` is."""
-    yield from _states(cascade, architecture, phase, tensor)
+    yield from _states(cascade, phase, tensor)
     yield from _homes(cascade, architecture, phase, tensor)
 
 
@@ -120,7 +122,9 @@ def _fusion(cascade: Cascade, phase: Phase) -> Iterator[Objection]:
                     f"{outsider} stands between Einsums that share loop {loop.name}, "
                     f"which it does not share: it needs {into[0]} and is needed in the same loop",
                 )
-        apart = [p for p in combinations(einsums, 2) if not analysis.fusible(p, loop.rank)]
+        apart = [
+            p for p in itertools.combinations(einsums, 2) if not analysis.fusible(p, loop.rank)
+        ]
         if not apart:
             continue
         levels = {einsum: analysis.level(einsum, loop.rank) for einsum in apart[0]}
@@ -193,7 +197,7 @@ def _homes(
     for use in uses(cascade, phase, only):
         by_tensor.setdefault(use.tensor, []).append(use)
     for tensor, users in by_tensor.items():
-        known: dict[tuple[str, str, bool], Objection | None] = {}
+        known: dict[tuple[str, str, bool], list[Objection]] = {}
         here = any(u.writes for u in users)
         external = not here or any(
             c.name not in {m.einsum for m in phase.einsums} and not c.is_view
@@ -231,15 +235,14 @@ def _homes(
                         kept = home != IN_ARRAY
                         key = (writer.mapping.einsum, reader.mapping.einsum, kept)
                         if key not in known:
-                            known[key] = forwarding(
-                                cascade, architecture, phase, tensor, writer, reader, kept
+                            known[key] = list(
+                                forwarding(cascade, architecture, phase, writer, reader, kept)
                             )
-                        problem = known[key]
+                        problems = known[key]
                     else:
-                        problem = _kept(tensor, writer, reader, option.residency.of)
-                    if problem is not None:
-                        where = problem.where & np.asarray(option.when)
-                        yield replace(problem, where=where)
+                        problems = list(_kept(tensor, writer, reader, option.residency.of))
+                    for problem in problems:
+                        yield replace(problem, where=problem.where & np.asarray(option.when))
 
 
 def late_readers(cascade: Cascade, phase: Phase, tensor: str, old: str) -> list[str]:
@@ -251,100 +254,96 @@ def late_readers(cascade: Cascade, phase: Phase, tensor: str, old: str) -> list[
 
 def _kept(
     tensor: str, writer: Use, reader: Use, tiles_of: Callable[..., object]
-) -> Objection | None:
+) -> Iterator[Objection]:
     """The loops outside of the tile that is alive are shared by its writer and its reader."""
     common = shared_loops(writer.mapping, reader.mapping)
     for use in (writer, reader):
         tiles = tiles_of(use.mapping.einsum)
         below = tiles[0].below if tiles else None  # type: ignore[index]
         if use.mapping.position(below) > common:
-            return Objection(
+            yield Objection(
                 True,
                 f"{reader.mapping.einsum} would need tiles of {tensor} that "
                 f"{writer.mapping.einsum} has overwritten: they do not share loop {below}",
             )
-    return None
+            return
 
 
 def forwarding(
     cascade: Cascade,
     architecture: Architecture,
     phase: Phase,
-    tensor: str,
     writer: Use,
     reader: Use,
     kept: bool,
-) -> Objection | None:
-    """Whether a tensor can go from its writer to a reader without a memory.
+) -> Iterator[Objection]:
+    """What stands against a tensor going from its writer to a reader without a memory, room aside.
 
     Between linked arrays it flows in the same pass, in the order in which it is made (a copy that
-    is `kept` beside lets the reader go another way). On one array it flows when both have the same
-    loops; otherwise the registers hold the tile that the writer makes before the reader takes over.
+    is `kept` beside lets the reader go another way). On one array it flows or waits in registers
+    (`sim.registers`).
     """
-    w, r = writer.mapping, reader.mapping
-    if w.array != r.array and (w.array, r.array) not in architecture.links:
-        return Objection(
+    tensor, w, r = writer.tensor, writer.mapping, reader.mapping
+    if w.array == r.array:
+        return
+    if (w.array, r.array) not in architecture.links:
+        yield Objection(
             True,
             f"{tensor} is handed from {w.einsum} on array {w.array} to {r.einsum} on array "
             f"{r.array}, which are not linked in {architecture.name}",
         )
-    analysis = analysis_of(cascade)
-    ranks = set(cascade.einsum(w.einsum).ranks) & set(cascade.einsum(r.einsum).ranks)
-    several = ranks & w.repeated
-    common = shared_loops(w, r)
-    beside = _beside(phase, w, r, common)
-    later = [k for k in several if not analysis.fusible(_along(beside, w, r, k), k)]
-    inside = product(w.loops[common:], writer.ranks)
-    words = inside / product(w.spatial, writer.ranks)
-    array = architecture.array(w.array)
-    side_by_side = [lp.name for lp in w.loops] == [lp.name for lp in r.loops]
-    turned = _order(w, common, writer) != _order(r, common, writer)
-    if not later and w.array != r.array and turned and not kept:
-        return Objection(
-            True,
+        return
+    later = later_pass(cascade, phase, writer, reader)
+    for rank, where in later.items():
+        yield Objection(
+            where,
+            f"{r.einsum} on array {r.array} needs {tensor} in a later pass over {rank} than "
+            f"{w.einsum} on array {w.array} makes it: keep it",
+        )
+    if not kept:
+        yield Objection(
+            _turned(writer, reader, shared_loops(w, r)),
             f"{tensor} leaves {w.einsum} in another order of its ranks than {r.einsum} takes it: "
             f"it must be kept in between",
         )
-    if not later and (w.array != r.array or side_by_side):
-        return None
-    if w.array != r.array:
-        return Objection(
-            True,
-            f"{r.einsum} on array {r.array} needs {tensor} in a later pass over "
-            f"{', '.join(sorted(later))} than {w.einsum} on array {w.array} makes it: keep it",
-        )
-    return Objection(
-        words > array.register_words,
-        f"{tensor} needs {{:g}} words of registers in each PE of array {w.array} until {r.einsum} "
-        f"takes it, and there are {{:g}}",
-        (words, array.register_words),
-    )
 
 
-def _beside(
-    phase: Phase, w: EinsumMapping, r: EinsumMapping, common: int
-) -> list[tuple[str, tuple[Loop, ...]]]:
-    """Who shares loops with a writer or a reader that the other one of these does not share."""
+def _turned(writer: Use, reader: Use, common: int) -> Mask:
+    """Where the loops below the shared ones go over a tensor's ranks in another order."""
+    loops = [
+        [loop for loop in use.mapping.loops[common:] if loop.rank in writer.ranks]
+        for use in (writer, reader)
+    ]
+    several = [np.asarray(loop.extent) > 1 for own in loops for loop in own]
+    varied = [i for i, one in enumerate(several) if np.any(one) and not np.all(one)]
+    always = tuple(i for i, one in enumerate(several) if np.all(one))
+    ranks = tuple(tuple(loop.rank for loop in own) for own in loops)
+    turned = _turned_by(ranks, always, tuple(varied))
+    if np.all(turned == turned[0]):
+        return turned[0]
+    number: np.ndarray = np.zeros((), dtype=np.int64)
+    for i in varied:
+        number = 2 * number + several[i]
+    return turned[number]
+
+
+@lru_cache(maxsize=4096)
+def _turned_by(
+    ranks: tuple[tuple[str, ...], ...], always: tuple[int, ...], varied: tuple[int, ...]
+) -> np.ndarray:
+    """Whether two nests go over ranks in another order, if of their loops (numbered through both)
+    those have several iterations that `always` do, and of the `varied` ones some: by the number
+    whose binary digits say which."""
     found = []
-    for end in (w, r):
-        if end.shared > common:
-            for other in phase.einsums:
-                inside = end.loops[common : shared_loops(end, other)]
-                if inside and other is not end:
-                    found.append((other.einsum, inside))
-    return found
-
-
-def _along(
-    beside: list[tuple[str, tuple[Loop, ...]]], w: EinsumMapping, r: EinsumMapping, rank: str
-) -> tuple[str, ...]:
-    """A writer, a reader, and who goes over a rank in a loop that only one of them shares: who
-    waits for such a one to finish does not flow beside the others."""
-    found = dict.fromkeys((w.einsum, r.einsum))
-    for other, inside in beside:
-        if any(lp.rank == rank and lp.repeats for lp in inside):
-            found[other] = None
-    return tuple(found)
+    for states in itertools.product((False, True), repeat=len(varied)):
+        repeated = {*always, *(i for i, state in zip(varied, states, strict=True) if state)}
+        number = itertools.count()
+        orders = []
+        for own in ranks:
+            passed = [rank for rank in own if next(number) in repeated]
+            orders.append([rank for rank, _ in itertools.groupby(passed)])
+        found.append(orders[0] != orders[1])
+    return np.array(found)
 
 
 @lru_cache(maxsize=1024)
@@ -368,9 +367,7 @@ def exchanges_along(cascade: Cascade, iterated: str, rank: str) -> bool:
     return False
 
 
-def _states(
-    cascade: Cascade, architecture: Architecture, phase: Phase, only: str | None
-) -> Iterator[Objection]:
+def _states(cascade: Cascade, phase: Phase, only: str | None) -> Iterator[Objection]:
     """A running value is there when its next generation is made, and generations follow in time."""
     writers = {m.einsum: m for m in phase.einsums}
     for use in uses(cascade, phase, only):
@@ -407,16 +404,7 @@ def _states(
                 )
             for option in phase.residency[use.tensor]:
                 tiles = option.residency.of(m.einsum)
-                if option.residency.home == IN_ARRAY:
-                    each = product(m.loops[at[0] :], use.ranks) / product(m.spatial, use.ranks)
-                    registers = architecture.array(m.array).register_words
-                    yield Objection(
-                        (each > registers) & np.asarray(option.when),
-                        f"a generation of {use.tensor} needs {{:g}} words of registers in each PE "
-                        f"of array {m.array}, and there are {{:g}}",
-                        (each, registers),
-                    )
-                elif tiles and option.residency.home == tiles[0].memory:
+                if tiles and option.residency.home == tiles[0].memory:
                     between = m.loops[at[0] : m.position(tiles[0].below)]
                     lost = product(between, use.ranks)
                     yield Objection(
@@ -433,10 +421,20 @@ def _varies(einsum: Einsum, tensor: str, rank: str) -> bool:
     return any(a.tensor == tensor and rank.lower() in a.variables for a in accesses)
 
 
-def _order(m: EinsumMapping, common: int, writer: Use) -> list[str]:
-    """The ranks of a tensor in the order in which the loops below the shared ones go over them."""
-    ranks = [loop.rank for loop in m.loops[common:] if loop.rank in writer.ranks]
-    return [rank for i, rank in enumerate(ranks) if i == 0 or rank != ranks[i - 1]]
+def _registers(cascade: Cascade, architecture: Architecture, phase: Phase) -> Iterator[Objection]:
+    """What waits in the registers of each PE fits."""
+    for name, tensors in register_words(cascade, phase).items():
+        need, have = sum(tensors.values()), architecture.array(name).register_words
+        where = np.asarray(need > have)
+        if not np.any(where):
+            continue
+        shares = {t: words for t, words in tensors.items() if np.any(where & (words > 0))}
+        yield Objection(
+            where,
+            f"each PE of array {name} needs {{:g}} words of registers, and has {{:g}}: {{:g}} are "
+            f"missing ({', '.join(f'{t} takes {{:g}}' for t in shares)})",
+            (need, have, need - have, *shares.values()),
+        )
 
 
 def _capacity(architecture: Architecture, phase: Phase, tally: Tally) -> Iterator[Objection]:

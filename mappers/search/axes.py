@@ -41,9 +41,17 @@ class Axes:
         behind = list(self.sizes).index(name)
         return values.reshape(len(values), *(1,) * behind)
 
-    def which(self, name: str) -> list[Mask]:
-        """For each value of a choice, where it is taken."""
-        count = self.sizes[name]
+    def which(self, name: str, count: int) -> list[Mask]:
+        """A choice between so many: for each, where it is taken. None, where there is but one.
+
+        Where one was picked that there is at other points only, the first is taken.
+        """
+        if count == 1:
+            return [np.True_]
+        self.sizes[name] = count
+        if self.picked is not None:
+            value = self.picked[name] if self.picked[name] < count else 0
+            return [np.bool_(i == value) for i in range(count)]
         return [self.put(name, np.arange(count) == i) for i in range(count)]
 
     def names(self, array: np.ndarray) -> list[str]:

@@ -10,30 +10,31 @@ import numpy as np
 
 from archs import Architecture
 from mappers.search.fronts import Column
-from sim.mapping import Mask
+from sim.mapping import Mask, Number
 from sim.parts import TensorPart
 
 
 @dataclass(frozen=True)
 class Measures:
     """Sums over tensors, in this order along the first axis of an array: energy, traffic (where a
-    column needs it), seconds of each memory that takes time, room of each kind.
+    column needs it), seconds of each memory that takes time, bytes in each memory on chip, words in
+    each PE of an array.
 
-    `capacity` is how much room there is of each kind; those of `memories` together are
+    `memories` and `registers` say how much room there is. The bytes in all memories together are
     `buffer_bytes`.
     """
 
     columns: tuple[Column, ...]
     seconds: tuple[str, ...]
-    capacity: Mapping[str, float]
-    memories: tuple[str, ...]
+    memories: Mapping[str, float]
+    registers: Mapping[str, float]
     power_w: float
 
     @cached_property
     def rooms(self) -> tuple[str, ...]:
-        """The kinds of room that matter."""
-        wanted = self.memories if "buffer_bytes" in self.columns else ()
-        return tuple(k for k, size in self.capacity.items() if np.isfinite(size) or k in wanted)
+        """The memories whose room matters."""
+        wanted = "buffer_bytes" in self.columns
+        return tuple(k for k, size in self.memories.items() if np.isfinite(size) or wanted)
 
     @cached_property
     def _first(self) -> int:
@@ -42,24 +43,24 @@ class Measures:
 
     @cached_property
     def _sizes(self) -> np.ndarray:
-        return np.array([self.capacity[kind] for kind in self.rooms])
-
-    @cached_property
-    def _in_memory(self) -> np.ndarray:
-        return np.array([float(kind in self.memories) for kind in self.rooms])
+        return np.array([*(self.memories[name] for name in self.rooms), *self.registers.values()])
 
     @property
     def count(self) -> int:
         """How many sums there are."""
-        return self._first + len(self.seconds) + len(self.rooms)
+        return self._first + len(self.seconds) + len(self._sizes)
 
-    def of(self, part: TensorPart, refused: Sequence[Mask]) -> np.ndarray:
-        """The measures of a tensor along a first axis; infinite where it is refused."""
+    def of(
+        self, part: TensorPart, words: Mapping[str, Number], refused: Sequence[Mask]
+    ) -> np.ndarray:
+        """The measures of a tensor along a first axis, given what each PE holds of it by array;
+        infinite where it is refused."""
         rows = [part.energy_pj]
         if self._first == 2:
             rows.append(part.traffic_bytes)
         rows += [part.seconds[name] for name in self.seconds]
-        rows += [part.room_bytes.get(kind, 0.0) for kind in self.rooms]
+        rows += [part.room_bytes.get(name, 0.0) for name in self.rooms]
+        rows += [words.get(name, 0.0) for name in self.registers]
         shape = np.broadcast_shapes(*map(np.shape, rows), *map(np.shape, refused))
         found = np.empty((len(rows), *shape))
         for at, row in enumerate(rows):
@@ -68,10 +69,18 @@ class Measures:
             found[:, np.broadcast_to(mask, shape)] = np.inf
         return found
 
+    def at_stake(self, values: np.ndarray) -> float:
+        """How much of all the room these measures (choices by points) differ in, by the choice."""
+        rooms = values[self.count - len(self._sizes) :]
+        most = np.where(np.isfinite(rooms), rooms, 0.0).max(axis=1, initial=0.0)
+        least = rooms.min(axis=1, initial=np.inf)
+        sizes = np.maximum(self._sizes, 1.0)[:, None]
+        return float(np.clip((most - least) / sizes, 0.0, 1.0).mean())
+
     def fit(self, sums: np.ndarray) -> np.ndarray:
         """Where there is room for everything. `sums` are measures along the first of two axes."""
         fine = np.ones(sums.shape[1], dtype=bool)
-        for room, size in zip(sums[self.count - len(self.rooms) :], self._sizes, strict=True):
+        for room, size in zip(sums[self.count - len(self._sizes) :], self._sizes, strict=True):
             fine &= room <= size
         return fine
 
@@ -89,7 +98,8 @@ class Measures:
             elif column == "traffic_bytes":
                 found[at] = sums[1]
             else:
-                found[at] = self._in_memory @ sums[self.count - len(self.rooms) :]
+                rooms = self.count - len(self._sizes)
+                found[at] = sums[rooms : rooms + len(self.rooms)].sum(axis=0)
         return found.T
 
 
@@ -97,8 +107,8 @@ def measures_of(architecture: Architecture, columns: tuple[Column, ...]) -> Meas
     """The measures that some columns need."""
     inner = {m.name: float(m.size_bytes) for m in architecture.memories[1:]}
     timed = [m.name for m in architecture.memories if np.any(np.isfinite(m.bandwidth_bytes_per_s))]
-    power = float(architecture.power_w)
-    return Measures(columns, tuple(timed), inner, tuple(inner), power)
+    registers = {array.name: float(array.register_words) for array in architecture.arrays}
+    return Measures(columns, tuple(timed), inner, registers, float(architecture.power_w))
 
 
 __all__ = ["Measures", "measures_of"]

@@ -194,9 +194,9 @@ def _own_loops(
     first = [Loop(f"{r}t", r, left[r]) for r in iterative]
     if order is None or len(orders) == 1:
         return [*first, *(Loop(f"{r}t", r, left[r]) for r in orders[0])]
-    axes.add(order, np.arange(len(orders)))
     loops = []
-    for number, (ranks, when) in enumerate(zip(orders, axes.which(order), strict=True)):
+    which = axes.which(order, len(orders))
+    for number, (ranks, when) in enumerate(zip(orders, which, strict=True)):
         name = "t" if number == 0 else f"t{number}"
         loops += [Loop(f"{r}{name}", r, np.where(when, left[r], 1.0)) for r in ranks]
     return [*first, *loops]

@@ -28,14 +28,25 @@ from mappers.search.nests import (
 )
 from mappers.search.points import at_points, pick
 from mappers.search.problem import Problem, touched
-from mappers.search.residency import leaves, make_phase, overwritten
+from mappers.search.residency import make_phase
 from mappers.search.structures import Structure
 from sim import Phase
 from sim.mapping import Mask
-from sim.parts import EinsumPart, einsum_part, fusion_refused, tensor_part, tensor_refused
+from sim.parts import (
+    EinsumPart,
+    einsum_part,
+    fusion_refused,
+    tensor_part,
+    tensor_refused,
+    tensor_registers,
+)
+from sim.registers import overwritten
 
 _MOST_BYTES = 1 << 28
 """What pieces may take before they are forgotten."""
+
+_WEIGHED = 64
+"""At so many points it is looked at how much is at stake in a piece."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +55,14 @@ class Piece:
 
     `values` are measures, then an axis for each of `names`, then those of tiles: of all, or one
     axis of some sets of their sizes. `least` is the least over the choices. Infinite where a choice
-    is not legal.
+    is not legal. `at_stake` is how much of the room on chip depends on the choices.
     """
 
     choices: Mapping[str, int]
     names: tuple[str, ...]
     values: np.ndarray
     least: np.ndarray
+    at_stake: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +94,8 @@ class _Tensor:
     """A tensor of a run of Einsums, with the positions of its users.
 
     If an Einsum of the run makes it (`made`), it may overwrite one of `old`, and then what is
-    `beside` (positions too) bears on it as well.
+    `beside` (positions too) bears on it as well. Of what is made `between` it and a reader that
+    needs both, the arrays do.
     """
 
     name: str
@@ -90,6 +103,7 @@ class _Tensor:
     made: bool
     old: tuple[str, ...] = ()
     beside: tuple[int, ...] = ()
+    between: tuple[int, ...] = ()
 
 
 class Pieces:
@@ -156,11 +170,13 @@ class Pieces:
         axes = Axes(None, dict(begun.axes.sizes))
         phase = make_phase(problem, "", begun.placed, axes, {tensor.name, *tensor.old})
         refused = tensor_refused(problem.on, phase, tensor.name)
+        words = tensor_registers(problem.on, phase, tensor.name)
         names = list(axes.sizes)
         choices = {name: axes.sizes[name] for name in names[len(begun.axes.sizes) :]}
         if some is None:
-            values = self.measures.of(tensor_part(problem.on, phase, tensor.name), refused)
-            piece = _piece(values, names[tiles:], tiles, choices)
+            part = tensor_part(problem.on, phase, tensor.name)
+            values = self.measures.of(part, words, refused)
+            piece = self._weighed(_piece(values, names[tiles:], tiles, choices))
             self._bytes += piece.values.nbytes
             self._tensors[key] = piece
             return piece
@@ -168,8 +184,17 @@ class Pieces:
         users = [begun.placed[at].nest for at in tensor.users]
         on, phase = at_points(problem.on, phase, users, tensor.name, where)
         refused = tuple(pick(mask, where) for mask in refused)
-        values = self.measures.of(tensor_part(on, phase, tensor.name), refused)
-        return _piece(values, names[tiles:], 1, choices)
+        words = {array: pick(own, where) for array, own in words.items()}
+        values = self.measures.of(tensor_part(on, phase, tensor.name), words, refused)
+        return self._weighed(_piece(values, names[tiles:], 1, choices))
+
+    def _weighed(self, piece: Piece) -> Piece:
+        """A piece with what is at stake, at some of its points."""
+        if not piece.names:
+            return piece
+        points = piece.values.reshape(len(piece.values), -1, piece.least[0].size)
+        some = points[..., :: max(1, points.shape[-1] // _WEIGHED)]
+        return replace(piece, at_stake=self.measures.at_stake(some))
 
     def _place(
         self, problem: Problem, structure: Structure, axes: Axes
@@ -248,12 +273,12 @@ class Pieces:
             for e, at in zip(structure.einsums, run, strict=True)
             if len(apart) > 1 and at in apart
         )
-        return problem, tensor.name, names, nests, around
+        arrays = tuple(structure.bindings[at].array for at in tensor.between)
+        return problem, tensor.name, names, nests, around, arrays
 
 
 def _tensors(problem: Problem, einsums: Sequence[Einsum]) -> Iterator[_Tensor]:
     """The tensors of a run of Einsums, with what bears on where each lives."""
-    here = {e.name for e in einsums}
     users: dict[str, dict[int, None]] = {}
     makers: dict[str, int] = {}
     for at, einsum in enumerate(einsums):
@@ -261,21 +286,23 @@ def _tensors(problem: Problem, einsums: Sequence[Einsum]) -> Iterator[_Tensor]:
             users.setdefault(use.tensor, {})[at] = None
             if use.writes:
                 makers[use.tensor] = at
-    inside = {t for t in makers if not leaves(problem, t, here)}
     for tensor, own in users.items():
         old: tuple[str, ...] = ()
         beside: dict[int, None] = {}
-        if tensor in inside:
-            old = tuple(o for o in overwritten(einsums[makers[tensor]]) if o in inside)
+        if tensor in makers:
+            old = tuple(o for o in overwritten(einsums[makers[tensor]]) if o in makers)
         for each in old:
             beside |= users[each]
             takers = [e for e in einsums if each in overwritten(e)]
             if len(takers) > 1:  # which of them takes it depends on all else that they may take
                 old, beside = tuple(users), dict.fromkeys(range(len(einsums)))
                 break
-        yield _Tensor(
-            tensor, tuple(own), tensor in makers, old, tuple(at for at in beside if at not in own)
-        )
+        every = (*own, *beside)
+        between: tuple[int, ...] = ()
+        if tensor in makers:
+            between = tuple(at for at in range(min(every), max(every)) if at not in every)
+        near = tuple(at for at in beside if at not in own)
+        yield _Tensor(tensor, tuple(own), tensor in makers, old, near, between)
 
 
 def _along_tiles(array: Any, axes: Axes, tiles: Sequence[str]) -> np.ndarray:

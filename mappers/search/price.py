@@ -101,7 +101,7 @@ def open_structure(
     count.covered += points * layout.each
     for verdicts in left.out:
         count.leave_out(verdicts, layout.each)
-    found.sort(key=lambda f: prod(choices[name] for name in f[0].names))
+    found.sort(key=lambda f: (-f[0].at_stake, prod(choices[name] for name in f[0].names)))
     each = tuple((piece, _positions(piece, some, left.x, shape)) for piece, some in found)
     energy = begun.energy_pj.reshape(-1)[left.x]
     return Opened(layout, left.x, left.least, energy, left.busy_s, each)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from collections.abc import Mapping as MappingABC
+from dataclasses import replace
+from functools import reduce
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from einsum_cascade import Einsum
 from mappers.roles import states
 from mappers.search.axes import Axes, plain
 from mappers.search.nests import Placed, depth_choices, levels
@@ -18,7 +20,7 @@ from sim import IN_ARRAY, Option, Phase, Residency, Tile
 from sim.accesses import Use, iterated_ranks, uses
 from sim.legality import forwarding, late_readers
 from sim.mapping import EinsumMapping, Mask, shared_loops
-from sim.nest import product as iterations
+from sim.registers import overwritten, waiting
 
 _Options = tuple[Option, ...]
 
@@ -46,11 +48,10 @@ def make_phase(
         if not writers:
             result[tensor] = _input(problem, tensor, readers, at, axes)
         elif leaves(problem, tensor, set(at)):
-            result[tensor] = _output(problem, bare, tensor, writers[0], readers, at, axes)
+            result[tensor] = _output(problem, bare, writers[0], readers, axes)
         else:
-            result[tensor] = _between(
-                problem, bare, tensor, writers[0], readers, axes, placed[0].outer, held
-            )
+            outer = placed[0].outer
+            result[tensor] = _between(problem, bare, writers[0], readers, axes, outer, held)
     return Phase(
         name,
         nests,
@@ -74,10 +75,7 @@ def leaves(problem: Problem, tensor: str, here: set[str]) -> bool:
 
 def _chosen(axes: Axes, name: str, residencies: Sequence[Residency]) -> _Options:
     """One option for each value of a choice."""
-    if len(residencies) == 1:
-        return (Option(True, residencies[0]),)
-    axes.add(name, np.arange(len(residencies)))
-    masks = axes.which(name)
+    masks = axes.which(name, len(residencies))
     return tuple(Option(when, r) for when, r in zip(masks, residencies, strict=True))
 
 
@@ -120,20 +118,13 @@ def _input(
 
 
 def _output(
-    problem: Problem,
-    phase: Phase,
-    tensor: str,
-    writer: Use,
-    readers: list[Use],
-    at: dict[str, Placed],
-    axes: Axes,
+    problem: Problem, phase: Phase, writer: Use, readers: list[Use], axes: Axes
 ) -> _Options:
     """A result for the outermost memory; sums that are not complete may stay on chip."""
-    cascade, nest = problem.cascade, writer.mapping
+    cascade, tensor, nest = problem.cascade, writer.tensor, writer.mapping
     memories = problem.architecture.memories
     home, inner = memories[0].name, len(memories) - 1
     others = [u for u in readers if u.mapping.einsum != nest.einsum]
-    masks = _direct(problem, phase, tensor, writer, others, axes)[1]
     if tensor in states(cascade):
         depth = _before_iteration(problem, tensor, nest, [u.mapping for u in others])
         kept = Residency(home, (Tile(memories[1].name, _below(nest, depth)),))
@@ -142,51 +133,81 @@ def _output(
     summed = any(lp.rank in einsum.reduction_ranks for lp in nest.temporal)
     shared = nest.loops[: nest.shared]
     depths = depth_choices(writer.ranks, shared, 0, bool(writer.windows)) if summed else []
-    options = []
-    for when, direct in masks:
-        for choice in levels(depths, inner):
-            tiles_of = {nest.einsum: _tiles(problem, nest, choice)}
-            options.append((when, choice, Residency(home, (), tiles_of, handed_to=direct)))
+    hands = _handed(problem, phase, writer, others, axes)
     choices = levels(depths, inner)
-    if len(choices) == 1:
-        return tuple(Option(when, residency) for when, _, residency in options)
-    axes.add(f"keep {tensor}", np.arange(len(choices)))
-    which = dict(zip(choices, axes.which(f"keep {tensor}"), strict=True))
-    return tuple(Option(when & which[choice], r) for when, choice, r in options)
+    which = axes.which(f"keep {tensor}", len(choices))
+    return tuple(
+        Option(
+            chosen & when,
+            Residency(home, (), {nest.einsum: _tiles(problem, nest, choice)}, handed_to=direct),
+        )
+        for choice, chosen in zip(choices, which, strict=True)
+        for when, direct in hands
+    )
 
 
-def _direct(
-    problem: Problem,
-    phase: Phase,
-    tensor: str,
-    writer: Use,
-    readers: list[Use],
-    axes: Axes,
-) -> tuple[Mask, list[tuple[Mask, frozenset[str]]]]:
-    """Where no reader needs a memory; and which do not where one is there, at which points."""
-    cascade, architecture = problem.cascade, problem.architecture
-    everywhere: Mask = np.True_
-    kept: dict[str, Mask] = {}
+def _handed(
+    problem: Problem, phase: Phase, writer: Use, readers: Sequence[Use], axes: Axes
+) -> list[tuple[Mask, frozenset[str]]]:
+    """The readers that do not need the copy in a memory that there is, and where it is these: all
+    that can do without, or only those for which nothing waits in registers."""
+    fine: dict[str, Mask] = {}
+    free: dict[str, Mask] = {}
     for use in readers:
-        for beside in (False, True):
-            objection = forwarding(cascade, architecture, phase, tensor, writer, use, beside)
-            fine: Mask = np.True_
-            if objection is not None:
-                fine = ~plain(objection.where).astype(bool)
-            if beside:
-                kept[use.mapping.einsum] = kept.get(use.mapping.einsum, np.True_) & fine
-            else:
-                everywhere = everywhere & fine
-    always = frozenset(name for name, fine in kept.items() if np.all(fine))
-    some = [name for name, fine in kept.items() if np.any(fine) and name not in always]
+        name = use.mapping.einsum
+        legal = _flows(problem, phase, writer, [use], True)
+        fits, waits = _in_registers(
+            problem, phase, writer.tensor, Residency("", handed_to=frozenset({name}))
+        )
+        fine[name] = fine.get(name, np.True_) & legal & fits
+        free[name] = fine[name] & ~waits
+    if all(np.array_equal(fine[name], free[name]) for name in fine):
+        return _patterns(fine)
+    less, more = axes.which(f"hand {writer.tensor}", 2)
+    return [
+        (np.asarray(when & chosen), names)
+        for chosen, masks in ((less, free), (more, fine))
+        for when, names in _patterns(masks)
+    ]
+
+
+def _patterns(masks: MappingABC[str, Mask]) -> list[tuple[Mask, frozenset[str]]]:
+    """The names whose masks hold, and where it is these."""
+    masks = {name: plain(mask) for name, mask in masks.items()}
+    always = frozenset(name for name, mask in masks.items() if np.all(mask))
+    some = [name for name, mask in masks.items() if np.any(mask) and name not in always]
     if not some:
-        return everywhere, [(np.True_, always)]
-    masks = np.broadcast_arrays(*(kept[name] for name in some))
-    code = sum(mask.astype(np.int64) << i for i, mask in enumerate(masks))
-    return everywhere, [
+        return [(np.True_, always)]
+    every = np.broadcast_arrays(*(masks[name] for name in some))
+    code = sum(mask.astype(np.int64) << i for i, mask in enumerate(every))
+    return [
         (code == pattern, always | {n for i, n in enumerate(some) if pattern >> i & 1})
         for pattern in np.unique(np.asarray(code)).tolist()
     ]
+
+
+def _flows(problem: Problem, phase: Phase, writer: Use, readers: Sequence[Use], kept: bool) -> Mask:
+    """Where no reader needs a memory, given the registers."""
+    fine: Mask = np.True_
+    for use in readers:
+        for objection in forwarding(
+            problem.cascade, problem.architecture, phase, writer, use, kept
+        ):
+            fine = fine & ~plain(objection.where).astype(bool)
+    return fine
+
+
+def _in_registers(
+    problem: Problem, phase: Phase, tensor: str, residency: Residency
+) -> tuple[Mask, Mask]:
+    """Where the registers hold what waits there of a tensor by itself; and where anything does."""
+    fits: Mask = np.True_
+    waits: Mask = np.False_
+    for own in waiting(problem.cascade, phase, tensor, residency):
+        words = plain(own.words + own.ahead)
+        fits = fits & (words <= problem.architecture.array(own.array).register_words)
+        waits = waits | (words > 0)
+    return fits, waits
 
 
 def _before_iteration(
@@ -204,71 +225,56 @@ def _before_iteration(
 def _between(
     problem: Problem,
     phase: Phase,
-    tensor: str,
     writer: Use,
     readers: list[Use],
     axes: Axes,
     outer: int,
     held: dict[str, tuple[Mask, str, str | None]],
 ) -> _Options:
-    """A tensor of the phase's own: forwarded where it can be, else in a memory on chip.
+    """A tensor of the phase's own: in the arrays where it can be, or in a memory on chip.
 
-    A running value is in the registers or in a memory. What more than one pass needs may also go to
-    the outermost memory.
+    What needs no room flows; what waits in registers, as running values do, may be in a memory as
+    well. What more than one pass needs may also go to the outermost memory.
     """
-    cascade, nest = problem.cascade, writer.mapping
+    cascade, tensor, nest = problem.cascade, writer.tensor, writer.mapping
     memories = problem.architecture.memories
     others = [u for u in readers if u.mapping.einsum != nest.einsum]
     arrays = {u.mapping.array for u in (writer, *readers)}
     common = min((shared_loops(nest, u.mapping) for u in others), default=nest.shared)
-    beside = common > outer or not outer  # in one run: one fills a copy while the other reads one
-    copies = 2 if len(arrays) > 1 and beside else 1
+    fits, waits = _in_registers(problem, phase, tensor, Residency(IN_ARRAY))
     if tensor in states(cascade):
         depth = _before_iteration(problem, tensor, nest, [u.mapping for u in others])
         tile = Tile(memories[1].name, _below(nest, depth))
-        ways = [Residency(memories[1].name, (tile,))]
-        if len(arrays) == 1:
-            everywhere, _ = _direct(problem, phase, tensor, writer, others, axes)
-            if np.any(everywhere & plain(_generation_fits(problem, tensor, writer))):
-                ways.append(Residency(IN_ARRAY))
-        return _chosen(axes, f"home {tensor}", ways)
-    everywhere, masks = _direct(problem, phase, tensor, writer, others, axes)
-    if np.all(everywhere):
+        some = len(arrays) == 1 and bool(np.any(fits))
+        here = np.asarray(axes.which(f"home {tensor}", 1 + some)[-1] & some & fits)
+        kept = Residency(memories[1].name, (tile,))
+        return Option(here, Residency(IN_ARRAY)), Option(~here, kept)
+    inside = _flows(problem, phase, writer, others, False) & fits
+    flows = inside & ~waits
+    if np.all(flows):
         return (Option(True, Residency(IN_ARRAY)),)
     below = _below(nest, common)
-    inner = [memory.name for memory in memories[1:]]
-    kinds = [*inner]
+    beside = common > outer or not outer  # in one run: one fills a copy while the other reads one
+    tile = Tile(memories[1].name, below, 2 if len(arrays) > 1 and beside else 1)
+    homes = [Residency(m.name, (replace(tile, memory=m.name),)) for m in memories[1:]]
     if kept_rank(cascade, tensor) is not None:
-        kinds.append(memories[0].name)
-    if len(kinds) > 1:
-        axes.add(f"home {tensor}", np.arange(len(kinds)))
-        which = axes.which(f"home {tensor}")
-    else:
-        which = [np.True_]
-    options = [Option(everywhere, Residency(IN_ARRAY))] if np.any(everywhere) else []
-    for kind, chosen in zip(kinds, which, strict=True):
-        for when, direct in masks:
-            here = chosen & when & ~np.asarray(everywhere)
-            if kind == memories[0].name:
-                options.append(Option(here, Residency(kind, (), handed_to=direct)))
-            else:
-                tile = Tile(kind, below, copies)
-                options.append(Option(here, Residency(kind, (tile,), handed_to=direct)))
-    if len(inner) == 1:
-        held[tensor] = (which[0] & ~np.asarray(everywhere), inner[0], below)
+        homes.append(Residency(memories[0].name))
+    hands = _handed(problem, phase, writer, others, axes)
+    some = bool(np.any(inside & waits))
+    which = axes.which(f"home {tensor}", len(homes) + some)
+    here = np.asarray(flows)
+    if some:
+        last = which.pop()
+        here = np.asarray(flows | (last & inside))
+        which[0] = which[0] | last  # where it cannot wait in registers
+    options = [Option(here, Residency(IN_ARRAY))] if np.any(here) else []
+    for home, chosen in zip(homes, which, strict=True):
+        for when, direct in hands:
+            options.append(Option(chosen & when & ~here, replace(home, handed_to=direct)))
+    if len(memories) == 2:
+        own = [o.when for o in options if o.residency.home == memories[1].name]
+        held[tensor] = (reduce(np.logical_or, own, np.False_), memories[1].name, below)
     return tuple(options)
-
-
-def _generation_fits(problem: Problem, tensor: str, writer: Use) -> Mask:
-    """Whether the registers hold what an iteration carries on."""
-    nest = writer.mapping
-    iterative = iterated_ranks(problem.cascade, tensor)
-    first = next((i for i, lp in enumerate(nest.loops) if lp.rank in iterative), None)
-    if first is None:
-        return np.False_
-    spatial = iterations([lp for lp in nest.loops if lp.spatial], writer.ranks)
-    words = iterations(nest.loops[first:], writer.ranks) / spatial
-    return np.asarray(words <= problem.architecture.array(nest.array).register_words)
 
 
 def _in_place(
@@ -303,16 +309,8 @@ def _in_place(
     return result
 
 
-def overwritten(einsum: Einsum) -> tuple[str, ...]:
-    """The operands whose place a result could take: nothing is reduced, and each of its values
-    comes from the same place."""
-    if einsum.reduction_ranks:
-        return ()
-    return tuple(a.tensor for a in einsum.operands if a.indices == einsum.output.indices)
-
-
 def _makes(problem: Problem, einsum: str, tensor: str) -> bool:
     return problem.cascade.einsum(einsum).output.tensor == tensor
 
 
-__all__ = ["leaves", "make_phase", "overwritten"]
+__all__ = ["leaves", "make_phase"]

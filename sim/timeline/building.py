@@ -26,6 +26,7 @@ from sim.accesses import (
 from sim.folds import folds_of
 from sim.mapping import IN_ARRAY, EinsumMapping, Phase, Tile
 from sim.mapping import Mapping as MappingOf
+from sim.registers import in_place
 from sim.schedule import einsum_cycles
 from sim.timeline.between import Between
 from sim.timeline.rooms import Rooms, rooms
@@ -43,6 +44,7 @@ class Builder:
         self.nests = {m.einsum: m for m in phase.einsums}
         self.uses = list(uses(self.cascade, phase))
         self.home = {t: options[0].residency for t, options in phase.residency.items()}
+        self.overwritten = {} if phase.interleaved else in_place(self.cascade, phase)
         self.element_words = element_words(self.architecture, phase)
         self.tally = tally(self.cascade, self.architecture, mapping.shape, phase)
         self.places = {

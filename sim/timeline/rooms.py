@@ -47,7 +47,7 @@ def rooms(on: Builder, spaces: Mapping[str, Space]) -> Rooms:
     for tensor, writer in made.items():
         residency = on.home[tensor]
         space = spaces[writer]
-        if residency.in_place_of is not None:
+        if residency.in_place_of is not None or tensor in on.overwritten:
             continue
         if residency.home == IN_ARRAY or iterated_ranks(on.cascade, tensor):
             holder = _holder(on, tensor, writer)
@@ -79,7 +79,7 @@ def _sharing(on: Builder, made: Mapping[str, str]) -> dict[str, tuple[str, ...]]
     found: dict[str, tuple[str, ...]] = {}
     for tensor in made:
         base = tensor
-        while (old := on.home[base].in_place_of) is not None:
+        while (old := on.home[base].in_place_of or on.overwritten.get(base)) is not None:
             base = old
         found[base] = (*found.get(base, ()), tensor)
     return found
@@ -133,7 +133,7 @@ def _in_flight(on: Builder, spaces: Mapping[str, Space], made: Mapping[str, str]
     for tensor, writer in made.items():
         passed = on.home[tensor].home == IN_ARRAY or bool(iterated_ranks(on.cascade, tensor))
         holder = _holder(on, tensor, writer) if passed else None
-        if holder is None:
+        if holder is None or tensor in on.overwritten:
             continue
         use = next(u for u in on.uses if u.writes and u.tensor == tensor)
         space = spaces[writer]

@@ -118,7 +118,7 @@ def test_running_values_live_until_their_next_generation():
     assert running(k, n, home=always("buffer", Tile("buffer", None))) is None
     part = running(k, n, home=always("buffer", Tile("buffer", "n")))
     assert "holds a part of a generation only" in part
-    assert "registers in each PE" in running(k, n, home=always(IN_ARRAY))
+    assert "words of registers" in running(k, n, home=always(IN_ARRAY))
     assert "spreads the iterative rank K over PEs" in running(
         n, (*k, True), home=always("buffer", Tile("buffer", None))
     )

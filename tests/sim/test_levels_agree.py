@@ -150,12 +150,14 @@ def test_in_a_buffer_with_hardly_any_room(kind):
 @pytest.mark.parametrize("words", [1, 2, 3, 5, 16])
 @pytest.mark.parametrize("kind", ["interleaved", "serial", "cascade"])
 def test_registers_for_few_tiles(kind, words):
-    """As many tiles on their way as the registers hold, at both levels."""
+    """As many tiles on their way as the registers hold, at both levels; one, if it waits for the
+    other array, is too few."""
     over = {"arrays.1d.registers.words": 4 * words, "arrays.2d.registers.words": words}
     shape = {"B": 1, "H": 1, "E": 2, "F": 3, "M": 12, "P": 12}
     mapping = placed(*KINDS[kind][0], shape, array_dim=3, **over)
-    assert feasible(mapping)
-    check_equal(mapping)
+    assert feasible(mapping) == (kind != "interleaved" or words > 1)
+    if feasible(mapping):
+        check_equal(mapping)
 
 
 def test_fewer_registers_are_slower():

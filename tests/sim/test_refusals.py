@@ -71,8 +71,8 @@ def test_registers_hold_what_the_next_einsum_takes_over(words):
     if words >= 16:
         assert found is None
     else:
-        assert "Y needs 16 words of registers in each PE of array 2d until" in found
-        assert "and there are 15" in found
+        assert "each PE of array 2d needs 16 words of registers, and has 15" in found
+        assert "1 are missing (Y takes 16)" in found
 
 
 def test_a_later_pass_on_another_array_finds_nothing():

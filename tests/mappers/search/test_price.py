@@ -88,7 +88,7 @@ def test_pieces_add_up_to_what_the_simulator_says(name, again, on):
     space = problem(cascade, architecture, SHAPE, "padded", copies)
     measures = measures_of(architecture, COLUMNS)
     rng = np.random.default_rng(0)
-    equal = []
+    found = 0
     for run, structure, opened in everything(space, measures):
         bound = least(space, run, COLUMNS, [structure.bindings])[0].min(axis=0)
         for at in rng.integers(len(opened.x), size=4):
@@ -96,16 +96,15 @@ def test_pieces_add_up_to_what_the_simulator_says(name, again, on):
             costs = costs_of(opened, measures, at, code)
             single, phase = rebuild(space, structure, opened.layout, int(opened.x[at]), code)
             whole = Mapping(single.cascade, architecture, single.shape, ())
-            real = evaluate_phase(whole, phase, explain=False)
+            real = evaluate_phase(whole, phase)
+            assert (costs is None) == (real.infeasible[0] is not None)
             if costs is None:
                 continue
+            found += 1
             assert np.all(bound <= costs)
             assert np.all(
                 measures.costs(opened.least[:, [at]], opened.busy_s[[at]]) <= costs * (1 + 1e-12)
             )
-            wanted = np.array([float(np.ravel(getattr(real, c))[0]) for c in COLUMNS[:3]])
-            # never less; more, where what an array could hand on at these sizes alone is kept
-            assert np.all(costs[:3] >= wanted * (1 - 1e-9))
-            equal.append(np.allclose(costs[:3], wanted, rtol=1e-9))
-    assert len(equal) > 20
-    assert np.mean(equal) > 0.9
+            wanted = [float(np.ravel(getattr(real, c))[0]) for c in COLUMNS[:3]]
+            np.testing.assert_allclose(costs[:3], wanted, rtol=1e-12)
+    assert found > 20
