@@ -78,14 +78,17 @@ _Every = Mapping[str, Sequence[tuple["Waiting", Mask]]]
 
 def _all_waiting(cascade: Cascade, phase: Phase) -> _Every:
     """What waits in registers of each tensor, and at which points."""
-    return {
-        tensor: [
-            (each, option.when)
-            for option in options
-            for each in waiting(cascade, phase, tensor, option.residency)
-        ]
-        for tensor, options in phase.residency.items()
-    }
+    found: dict[str, list[tuple[Waiting, Mask]]] = {}
+    for tensor, options in phase.residency.items():
+        own = found.setdefault(tensor, [])
+        known: dict[object, list[Waiting]] = {}
+        for option in options:
+            there = option.residency
+            key = (there.home == IN_ARRAY, there.handed_to)
+            if key not in known:
+                known[key] = list(waiting(cascade, phase, tensor, there))
+            own += [(each, option.when) for each in known[key]]
+    return found
 
 
 def _places(cascade: Cascade, every: _Every, new: Waiting) -> Iterator[tuple[str, Number]]:
@@ -100,6 +103,8 @@ def _places(cascade: Cascade, every: _Every, new: Waiting) -> Iterator[tuple[str
 
 def waiting(cascade: Cascade, phase: Phase, tensor: str, residency: Residency) -> Iterator[Waiting]:
     """What of a tensor waits in registers where it has this residency."""
+    if residency.home != IN_ARRAY and not residency.handed_to:
+        return
     own = list(uses(cascade, phase, tensor))
     writers, readers = ([u for u in own if u.writes == made] for made in (True, False))
     everything = residency.home == IN_ARRAY
@@ -166,7 +171,7 @@ def _handed(
     users = [r for r in readers if r.mapping.array == array]
     here = array == writer.mapping.array
     first = writer if here else users[0]
-    words: Number = 0.0
+    words: Number = np.float64(0)
     for use in (first,) if here else users:
         words = np.maximum(words, _come_back_to(use, min(common, use.mapping.shared)))
     ahead: Number = 0.0
@@ -228,13 +233,15 @@ def _each_pe(use: Use, position: int) -> Number:
 def _come_back_to(use: Use, position: int) -> Number:
     """Words of a tensor that the loops from `position` come back to: those inside of the first loop
     that does not move it. None, if it is one that a PE works on at a time."""
-    words: Number = 1.0
-    again: Mask = np.False_
+    words: Number = np.float64(1)
+    again: Mask = False
     for loop in use.mapping.temporal[position:]:
-        if loop.rank in use.ranks:
-            words = words * np.where(again, loop.extent, 1.0)
-        else:
+        if not loop.repeats:
+            continue
+        if loop.rank not in use.ranks:
             again = again | (np.asarray(loop.extent) > 1)
+        elif again is not False:
+            words = words * np.where(again, loop.extent, 1.0)
     return np.where(words > 1, words, 0.0)
 
 

@@ -59,7 +59,7 @@ class Asked:
             )
         area, most = float(architecture.area_um2), constraints.area_um2
         if most is None or area <= most:
-            return None
+            return self.problem.unsupported()
         return (
             f"{architecture.name} takes {area:,.0f} um2 of area, {area - most:,.0f} more than the "
             f"{most:,.0f} of constraints.area_um2"
@@ -68,7 +68,12 @@ class Asked:
     @cached_property
     def problem(self) -> Problem:
         """The cascade as it is."""
-        return problem(self.cascade, self.architecture, self.shape, self.options.tiles)
+        return self._problem(self.cascade)
+
+    def _problem(self, cascade: Cascade, copies: frozenset[str] = frozenset()) -> Problem:
+        options = self.options
+        on, tiles, most = self.architecture, options.tiles, options.structures
+        return problem(cascade, on, self.shape, tiles, copies, most)
 
     def spaces(self) -> list[Space]:
         """The cascade, and with each set of its intermediates made again."""
@@ -76,7 +81,7 @@ class Asked:
         found = [Space(self.problem, ())]
         for about, own in ways[1:]:
             copies = frozenset(own.tensors) - frozenset(self.cascade.tensors)
-            sized = problem(own, self.architecture, self.shape, self.options.tiles, copies)
+            sized = self._problem(own, copies)
             found.append(Space(sized, about))
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from sim.mapping import Mask, Number
 Run = tuple[int, int]
 """Einsums that follow one another in the order: the first position, and that behind the last."""
 
-_ROUNDING = 1 - 1e-9
+_ROUNDING = 1 - 1e-13
+"""Sums in another order may be larger by rounding; by less than what counts as equal."""
 
 _MOST = 8
 """How many bounds on the same thing are told apart."""
@@ -56,6 +58,8 @@ def least(
         bound = [bindings[at] for bindings in every]
         each = {b: problem.work(einsum.name, b.array, b.spatial) for b in dict.fromkeys(bound)}
         energy = energy + _table(bound, {b: joules for b, (_, joules) in each.items()}, shape)
+        again = {b: _delivered_again(problem, einsums, einsum, b) for b in each}
+        energy = energy + _table(bound, again, shape)
         seconds = _table(bound, {b: seconds for b, (seconds, _) in each.items()}, shape)
         for name, total in busy.items():
             total += np.where([[b.array == name] for b in bound], seconds, 0.0)
@@ -87,12 +91,55 @@ def _table(keys: Sequence[Any], values: Mapping[Any, Number], shape: tuple[int, 
     return found
 
 
+def _word_energies_pj(problem: Problem) -> tuple[float, float]:
+    """What reading a word takes, and writing one, in the memory where that is least."""
+    memories = problem.architecture.memories
+    return (
+        min(float(m.read_energy_pj / m.access_words) for m in memories),
+        min(float(m.write_energy_pj / m.access_words) for m in memories),
+    )
+
+
+def _delivered_again(
+    problem: Problem, einsums: Sequence[Einsum], einsum: Einsum, binding: Binding
+) -> Number:
+    """The energy of words that cross the edge of the array more than once, of what comes from
+    outside of the phase or goes there.
+
+    What the innermost loop in time moves comes anew in every iteration of all loops. Only the rank
+    of that loop may be chosen, so whichever takes the least.
+    """
+    array = problem.architecture.array(binding.array)
+    sides = dict(zip(binding.spatial, array.shape, strict=False))
+    trips = {}
+    for rank in einsum.ranks:
+        extent = problem.shape[rank]
+        trips[rank] = np.ceil(extent / np.minimum(extent, sides.get(rank, 1.0)))
+    here = {e.name for e in einsums}
+    made = {e.output.tensor for e in einsums}
+    read_pj, write_pj = _word_energies_pj(problem)
+    words: list[tuple[frozenset[str], Number]] = []
+    for use in touched(problem.cascade, einsum.name):
+        inside = use.tensor in made and not (use.writes and leaves(problem, use.tensor, here))
+        if inside or use.tensor in states(problem.cascade) or not is_simple(einsum, use):
+            continue
+        times: Number = np.float64(1)
+        for rank in set(einsum.ranks) - use.ranks:
+            times = times * trips[rank]
+        each = problem.words(use.ranks) * (write_pj if use.writes else read_pj)
+        words.append((use.ranks, each * (times - 1)))
+    ways = [
+        sum((energy for ranks, energy in words if rank in ranks), np.float64(0))
+        for rank in einsum.ranks
+        if problem.typical(rank) > 1
+    ]
+    return reduce(np.minimum, ways) if ways else np.float64(0)
+
+
 def _exchanged(problem: Problem, exchange: _Exchange, bindings: Sequence[Binding]) -> Number:
     """The energy of a tensor that some reader has to take from a memory, with the bindings of its
     users: it is written once at least, and read by each of these, where that takes the least."""
-    memories = problem.architecture.memories
-    read_pj = min(float(m.read_energy_pj / m.access_words) for m in memories)
-    write_pj = min(float(m.write_energy_pj / m.access_words) for m in memories)
+    read_pj, write_pj = _word_energies_pj(problem)
     total: Number = np.float64(0)
     kept: Mask = np.False_
     for reader, (words, later) in zip(bindings[1:], exchange.readers, strict=True):

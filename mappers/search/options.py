@@ -80,7 +80,9 @@ class Options(BaseModel):
     `recompute`: whether intermediates may be made again for later passes. `compare`: whether the
     mappings of `unfused`, `flat` and `fusemax`, where they place such a cascade, are taken when
     they are better: what they alone do (parts of a tile that spill) is not in the space. `fusion:
-    whole` leaves out mappings of several phases. `budget` candidates are costed at most; `seed`
+    whole` leaves out mappings of several phases. `structures`: up to how many of a cascade (each
+    phase has an equal share) Einsums that are alike, but not for all arrays, are bound apart from
+    one another: more is a larger space. `budget` candidates are costed at most; `seed`
     says in which order runs of Einsums are looked at when that may not be enough (none: the most
     promising first).
     """
@@ -92,6 +94,7 @@ class Options(BaseModel):
     recompute: bool = True
     compare: bool = True
     fusion: Literal["any", "whole"] = "any"
+    structures: int = Field(default=256, ge=0)
     budget: int | None = Field(default=None, ge=1)
     seed: int | None = None
 

@@ -23,7 +23,7 @@ _AT_ONCE = 1 << 17
 _FIRST = 64
 """Sets of sizes of tiles that are looked at first, to know what is good."""
 
-_FEW, _MANY = 1 / 4, 4096
+_FEW, _MANY = 1 / 10, 4096
 """From how many sets of sizes of tiles on a piece is worked out only for those that are left, if no
 more than such a share is."""
 
@@ -85,7 +85,7 @@ def open_structure(
         sums += piece.least
     left = _Left(np.arange(points), sums.reshape(len(sums), -1), begun.busy_s.reshape(-1))
     left = left.screened(screen)
-    for key in sorted((k for k in keys if known[k] is None), key=lambda k: not keys[k].made):
+    for key in sorted((k for k in keys if known[k] is None), key=lambda k: keys[k].made):
         if not len(left.x):
             return None
         some = left.x if points >= _MANY and len(left.x) < _FEW * points else None

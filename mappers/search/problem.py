@@ -21,7 +21,7 @@ from mappers.search.sizes import Tiles
 from sim import Mapping
 from sim.accesses import Tally, Use, analysis_of, uses
 from sim.energy import energy_terms
-from sim.legality import exchanges_along
+from sim.legality import exchanges_along, nest_objections
 from sim.mapping import EinsumMapping, Number, Phase
 from sim.schedule import point_cycles
 
@@ -41,6 +41,7 @@ class Problem:
     tiles: Tiles
     longest: MappingABC[str, float]
     copies: frozenset[str] = frozenset()
+    structures: int = 256
 
     @property
     def on(self) -> Mapping:
@@ -92,12 +93,20 @@ class Problem:
             if tensor not in running:
                 continue
             generations = {
-                r for r in self.cascade.iterative_ranks if r.lower() in dependency.access.variables
+                r
+                for r in self.cascade.iterative_ranks
+                if r.lower() in dependency.access.variables and r in dependency.producer.ranks
             }
             if generations:
                 first, last = sorted(map(names.index, ends))
                 found |= set(range(first + 1, last + 1))
         return frozenset(found)
+
+    @cached_property
+    def runs(self) -> int:
+        """How many runs of Einsums can be a phase."""
+        ends = len(self.order) + 1 - len(self.together)
+        return ends * (ends - 1) // 2
 
     @cached_property
     def _extents(self) -> dict[str, Number]:
@@ -187,6 +196,20 @@ class Problem:
             self._arrays[einsum.name] = [a for a in every if supports(a, einsum)] or every
         return self._arrays[einsum.name]
 
+    def unsupported(self) -> str | None:
+        """What the simulator says of the first Einsum that no array can compute."""
+        for einsum in self.order:
+            said = []
+            for array in self.architecture.arrays:
+                nest = EinsumMapping(einsum.name, array.name, ())
+                if supports(array, einsum):
+                    break
+                objections = nest_objections(self.cascade, self.architecture, self.shape, nest)
+                said.append(next(objections).text.format())
+            else:
+                return "; ".join(said)
+        return None
+
     @cached_property
     def _arrays(self) -> dict[str, list[ComputeArray]]:
         return {}
@@ -208,6 +231,7 @@ def problem(
     shape: MappingABC[str, Any],
     tiles: Tiles,
     copies: frozenset[str] = frozenset(),
+    structures: int = 256,
 ) -> Problem:
     """The problem of one design point.
 
@@ -223,11 +247,11 @@ def problem(
     chosen = _chosen_parts(cascade, given)
     if not chosen:
         full = {k: np.float64(v) for k, v in cascade.resolve_shape(given).items()}
-        return Problem(cascade, architecture, full, (), tiles, _longest(full), copies)
-    longest = max(given[rank] for rank in chosen)
-    most = _MOST_IN_PES * sides[-1]
-    candidates = set(divisors(longest)) | {s * 2**k for s in sides for k in range(5)}
-    lengths = sorted(c for c in candidates if c <= min(longest, most)) or [longest]
+        return Problem(cascade, architecture, full, (), tiles, _longest(full), copies, structures)
+    whole = max(given[rank] for rank in chosen)
+    candidates = set(divisors(whole)) | {s * 2**k for s in sides for k in range(5)}
+    fitting = min(whole, _MOST_IN_PES * sides[-1])
+    lengths = sorted(c for c in candidates if c <= fitting) or [whole]
     full = padded_shape(cascade, given, np.array(lengths, dtype=np.float64))
     columns = {k: np.broadcast_to(np.asarray(v, float), (len(lengths),)) for k, v in full.items()}
     table = np.stack(list(columns.values()), axis=-1)
@@ -236,8 +260,9 @@ def problem(
     extents: dict[str, Number] = {}
     for name, values in columns.items():
         extents[name] = values[first] if len(set(values[first])) > 1 else np.float64(values[0])
-    chosen_parts = tuple(lengths[i] for i in first)
-    return Problem(cascade, architecture, extents, chosen_parts, tiles, _longest(extents), copies)
+    parts = tuple(lengths[i] for i in first)
+    most = _longest(extents)
+    return Problem(cascade, architecture, extents, parts, tiles, most, copies, structures)
 
 
 def _longest(shape: MappingABC[str, Number]) -> dict[str, float]:

@@ -18,15 +18,20 @@ from sim.accesses import analysis_of
 AGAIN = "again"
 """What the names of copies end in."""
 
+_MOST_TOGETHER = 3
+"""Of so many tensors every set is made again."""
+
 
 @lru_cache(maxsize=64)
 def rewrites(cascade: Cascade) -> tuple[tuple[tuple[str, ...], Cascade], ...]:
-    """The cascade itself, and with each set of its tensors made again in later passes."""
+    """The cascade itself, and with each set of its tensors made again in later passes; of more than
+    a few tensors, with each one by itself."""
     found: list[tuple[tuple[str, ...], Cascade]] = [((), cascade)]
     if cascade.iterative_ranks:
         return tuple(found)
     tensors = [t for t in cascade.tensors if _later_readers(cascade, t)]
-    for count in range(1, len(tensors) + 1):
+    most = len(tensors) if len(tensors) <= _MOST_TOGETHER else 1
+    for count in range(1, most + 1):
         for some in combinations(tensors, count):
             found.append((some, rewrite(cascade, some)))
     return tuple(found)

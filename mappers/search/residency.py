@@ -125,15 +125,15 @@ def _output(
     memories = problem.architecture.memories
     home, inner = memories[0].name, len(memories) - 1
     others = [u for u in readers if u.mapping.einsum != nest.einsum]
+    hands = _handed(problem, phase, writer, others, axes)
     if tensor in states(cascade):
         depth = _before_iteration(problem, tensor, nest, [u.mapping for u in others])
-        kept = Residency(home, (Tile(memories[1].name, _below(nest, depth)),))
-        return (Option(True, kept),)
+        tile = Tile(memories[1].name, _below(nest, depth))
+        return tuple(Option(when, Residency(home, (tile,), handed_to=to)) for when, to in hands)
     einsum = cascade.einsum(nest.einsum)
     summed = any(lp.rank in einsum.reduction_ranks for lp in nest.temporal)
     shared = nest.loops[: nest.shared]
     depths = depth_choices(writer.ranks, shared, 0, bool(writer.windows)) if summed else []
-    hands = _handed(problem, phase, writer, others, axes)
     choices = levels(depths, inner)
     which = axes.which(f"keep {tensor}", len(choices))
     return tuple(
@@ -156,6 +156,9 @@ def _handed(
     for use in readers:
         name = use.mapping.einsum
         legal = _flows(problem, phase, writer, [use], True)
+        if not np.any(legal):
+            fine[name] = free[name] = np.False_
+            continue
         fits, waits = _in_registers(
             problem, phase, writer.tensor, Residency("", handed_to=frozenset({name}))
         )

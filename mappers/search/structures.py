@@ -7,15 +7,26 @@ left of the ranks is in each Einsum's own nest, in time and over the array.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
+from math import prod
 from typing import NamedTuple
 
 from einsum_cascade import Einsum
 from mappers.search.problem import Problem, common_ranks, is_product, touched
 from mappers.search.recompute import kept_rank
 from sim.legality import exchanges_along
+
+_MOST_PERMUTED = 3
+"""So many loops, or groups of loops, may be in any order."""
+
+_MOST_ORDERS = 64
+"""So many ways to order the loops of all runs are looked at, each with each."""
+
+_MOST_STRUCTURES = 1 << 15
+"""From so many structures of a cascade on, fewer ways to bind its Einsums are looked at: each phase
+has an equal share of them."""
 
 
 class Binding(NamedTuple):
@@ -54,12 +65,33 @@ def structures(problem: Problem, einsums: tuple[Einsum, ...]) -> Iterator[Struct
     """The structures of a phase of these Einsums."""
     names = tuple(e.name for e in einsums)
     shared = common_ranks(problem.cascade, names)
+    along = list(_parallel(problem, einsums, shared))
+    for lanes, batch in along:
+        trees = list(dict.fromkeys(_trees(problem, einsums, shared, batch)))
+        share = problem.runs * len(along) * max(1, len(trees))
+        most = problem.structures // share, _MOST_STRUCTURES // share
+        for run, outer, inner in trees:
+            for bindings in _bindings(problem, einsums, lanes, batch, outer, run, inner, most):
+                yield Structure(einsums, batch, outer, inner, run, bindings)
+
+
+def _parallel(
+    problem: Problem, einsums: Sequence[Einsum], shared: Sequence[str]
+) -> Iterator[tuple[str | None, tuple[str, ...]]]:
+    """The rank along the lanes, with the batch ranks that lie outside of everything.
+
+    Where no Einsum has another rank for the second dimension of an array, the longest of the batch
+    ranks may be that.
+    """
+    wide = any(len(a.shape) > 1 for e in einsums for a in problem.arrays_for(e))
     for lanes in _lanes(problem, einsums, shared):
         batch = tuple(r for r in shared if r != lanes and _is_batch(problem, einsums, r))
-        trees = list(dict.fromkeys(_trees(problem, einsums, shared, batch)))
-        for run, outer, inner in trees:
-            for bindings in _bindings(problem, einsums, lanes, batch, outer, run, inner):
-                yield Structure(einsums, batch, outer, inner, run, bindings)
+        yield lanes, batch
+        long = [r for r in batch if _is_long(problem, r)]
+        left = {r for e in einsums for r in _spreadable(problem, e, batch, ()) if r != lanes}
+        if wide and long and not left:
+            spread = max(long, key=problem.typical)
+            yield lanes, tuple(r for r in batch if r != spread)
 
 
 _Tree = tuple[tuple[int, ...], tuple[str, ...], tuple[tuple[str, ...], ...]]
@@ -92,12 +124,33 @@ def _trees(
         if count == 1:  # one loop outside of a full order is enough
             around = [(r,) for r in free if not cascade.ranks[r].iterative] or [()]
         for outer in around:
-            wanted = [
-                [o for o in orders if not (o and outer and o[0] == outer[-1])] or [()]
-                for orders in inside
-            ]
-            for inner in product(*wanted):
+            wanted = []
+            for orders in inside:  # two loops over the same ranks in a row are one
+                cut = [o[_repeated(outer, o) :] for o in orders]
+                fresh = [o for o, left in zip(orders, cut, strict=True) if len(o) == len(left)]
+                wanted.append(fresh or list(dict.fromkeys(cut)))
+            for inner in _combined(wanted):
                 yield run, outer, inner
+
+
+def _repeated(outer: Sequence[str], inner: Sequence[str]) -> int:
+    """How many of the first inner loops are over the same ranks as the last outer ones."""
+    most = min(len(outer), len(inner))
+    return next((k for k in range(most, 0, -1) if {*outer[-k:]} == {*inner[:k]}), 0)
+
+
+def _combined(orders: Sequence[Sequence[tuple[str, ...]]]) -> Iterator[tuple[tuple[str, ...], ...]]:
+    """An order for each run: all combinations, or of too many those that follow one run's order as
+    far as they have its ranks."""
+    if prod(map(len, orders)) <= _MOST_ORDERS:
+        yield from product(*orders)
+        return
+    found: dict[tuple[tuple[str, ...], ...], None] = {}
+    for lead in dict.fromkeys(order for some in orders for order in some):
+        place = {rank: at for at, rank in enumerate(lead)}
+        nearest = [min(o, key=lambda o: [place.get(r, len(place)) for r in o]) for o in orders]
+        found[tuple(nearest)] = None
+    yield from found
 
 
 def _divisions(
@@ -150,15 +203,45 @@ def _streams(problem: Problem, before: list[str], now: list[str], inside: list[s
 def _orders(
     problem: Problem, einsums: Sequence[Einsum], ranks: Sequence[str]
 ) -> Iterator[tuple[str, ...]]:
-    """Orders of loops. What is iterated lies outside of all along which its steps exchange."""
+    """Orders of loops. Ranks that move the same tensors stand together, those that move all of them
+    outermost; of more than a few such groups those that leave the fewest words in place are further
+    out, in one order. What is iterated lies outside of all along which its steps exchange.
+    """
     cascade = problem.cascade
-    for order in permutations(ranks):
-        ok = True
-        for at, rank in enumerate(order):
-            if cascade.ranks[rank].iterative:
-                ok = ok and not any(exchanges_along(cascade, rank, r) for r in order[:at])
-        if ok:
+    steps = [r for r in ranks if cascade.ranks[r].iterative]
+    alike: dict[object, list[str]] = {}
+    bound: list[tuple[str, ...]] = []
+    for rank in ranks:
+        if rank in steps or any(exchanges_along(cascade, t, rank) for t in steps):
+            bound.append((rank,))
+        else:
+            alike.setdefault(_moved(problem, einsums, rank), []).append(rank)
+    groups = [tuple(group) for group in alike.values()]
+    batch = [group for group in groups if _is_batch(problem, einsums, group[0])]
+    others = [group for group in groups if group not in batch]
+    others.sort(key=lambda group: _words_in_place(problem, einsums, group[0]))
+    fixed = max(0, len(others) + len(bound) - _MOST_PERMUTED)
+    first = [*batch, *others[:fixed]]
+    for some in permutations([*bound, *others[fixed:]]):
+        order = tuple(rank for group in (*first, *some) for rank in group)
+        outside = {rank: order[:at] for at, rank in enumerate(order)}
+        if not any(exchanges_along(cascade, t, r) for t in steps for r in outside[t]):
             yield order
+
+
+def _moved(problem: Problem, einsums: Sequence[Einsum], rank: str) -> object:
+    """The same for ranks that move the same tensors of some Einsums; not where one is in a window,
+    whose tiles overlap along it."""
+    uses = [u for e in einsums for u in touched(problem.cascade, e.name)]
+    slides = any(rank in window.ranks for use in uses for window in use.windows)
+    return tuple(rank in use.ranks for use in uses), rank if slides else None
+
+
+def _words_in_place(problem: Problem, einsums: Sequence[Einsum], rank: str) -> float:
+    """Words of all tensors that a rank does not move."""
+    tensors = {u.tensor: u.ranks for e in einsums for u in touched(problem.cascade, e.name)}
+    sizes = [prod(map(problem.typical, own)) for own in tensors.values() if rank not in own]
+    return float(sum(sizes))
 
 
 def _is_long(problem: Problem, rank: str) -> bool:
@@ -199,47 +282,92 @@ def _bindings(
     outer: Sequence[str],
     run: Sequence[int],
     inner: Sequence[Sequence[str]],
+    most: tuple[int, int],
 ) -> Iterator[tuple[Binding, ...]]:
-    """Arrays and spatial ranks of all Einsums; those that are alike go to one array together."""
-    classes: dict[object, list[Einsum]] = {}
+    """Arrays and spatial ranks of all Einsums. Those that are alike go to one array together: where
+    that makes more than the first of `most` ways, those that only some arrays can compute take
+    others along; more than the second, as much as can be is on one array."""
+    own: dict[str, frozenset[str]] = {}
     spread: dict[str, list[str]] = {}
     for einsum, at in zip(einsums, run, strict=True):
         placed = (*batch, *outer, *inner[at])
-        own = frozenset(r for r in einsum.ranks if r not in placed and r != lanes)
+        own[einsum.name] = frozenset(r for r in einsum.ranks if r not in placed and r != lanes)
         spread[einsum.name] = _spreadable(problem, einsum, batch, placed)
-        key: object = einsum.name if is_product(einsum) else own
-        classes.setdefault(key, []).append(einsum)
-    done = set()
-    rows = any(kept_rank(problem.cascade, e.output.tensor) is not None for e in einsums)
-    for fiber in (False, True) if rows else (False,):
-        options = []
-        for members in classes.values():
-            arrays = [problem.arrays_for(e) for e in members]
-            common = [a.name for a in arrays[0] if all(a in own for own in arrays)]
-            ways: list[tuple[Binding, ...]] = []
-            for name in common:
-                each = [
+
+    def ways(members: Sequence[Einsum], fiber: bool) -> list[_Way]:
+        """What Einsums that are alike may be bound to."""
+        names = [e.name for e in members]
+        arrays = [problem.arrays_for(e) for e in members]
+        common = [a.name for a in arrays[0] if all(a in every for every in arrays)]
+        found: list[tuple[Binding, ...]] = []
+        for name in common:
+            found += product(
+                *(
                     _spatial(problem, e, name, spread[e.name], lanes, fiber, len(einsums) == 1)
                     for e in members
-                ]
-                ways += product(*each)
-            if not common:  # each where it can be
-                each = [
-                    [
-                        b
-                        for a in own
-                        for b in _spatial(problem, e, a.name, spread[e.name], lanes, fiber, False)
-                    ][:1]
-                    for e, own in zip(members, arrays, strict=True)
-                ]
-                ways += product(*each)
-            options.append([dict(zip([e.name for e in members], w, strict=True)) for w in ways])
-        for chosen in product(*options):
-            every = {name: binding for part in chosen for name, binding in part.items()}
-            found = tuple(every[e.name] for e in einsums)
+                )
+            )
+        if not common:  # each where it can be
+            each = [
+                [
+                    b
+                    for a in every
+                    for b in _spatial(problem, e, a.name, spread[e.name], lanes, fiber, False)
+                ][:1]
+                for e, every in zip(members, arrays, strict=True)
+            ]
+            found += product(*each)
+        return [dict(zip(names, way, strict=True)) for way in found]
+
+    fine = _classes(problem, einsums, own, True)
+    coarse = _classes(problem, einsums, own, False)
+    rows = any(kept_rank(problem.cascade, e.output.tensor) is not None for e in einsums)
+    done = set()
+    for fiber in (False, True) if rows else (False,):
+        options = [ways(members, fiber) for members in fine]
+        every = prod(map(len, options)) <= most[0]
+        if not every:
+            options = [ways(members, fiber) for members in coarse]
+            every = prod(map(len, options)) <= most[1]
+        names = [a.name for a in problem.architecture.arrays]
+        for chosen in product(*options) if every else _on_one(options, names, most[1]):
+            by_name = {name: binding for part in chosen for name, binding in part.items()}
+            found = tuple(by_name[e.name] for e in einsums)
             if found not in done:
                 done.add(found)
                 yield found
+
+
+_Way = dict[str, Binding]
+
+
+def _classes(
+    problem: Problem, einsums: Sequence[Einsum], own: Mapping[str, frozenset[str]], arrays: bool
+) -> list[list[Einsum]]:
+    """Einsums that are alike: the same ranks are left, and with `arrays` the same ones can compute
+    them. A product is by itself."""
+    classes: dict[object, list[Einsum]] = {}
+    for einsum in einsums:
+        on = tuple(a.name for a in problem.arrays_for(einsum)) if arrays else ()
+        key: object = einsum.name if is_product(einsum) else (own[einsum.name], on)
+        classes.setdefault(key, []).append(einsum)
+    return list(classes.values())
+
+
+def _on_one(
+    options: Sequence[Sequence[_Way]], arrays: Sequence[str], most: int
+) -> Iterator[tuple[_Way, ...]]:
+    """Ways in which as much as can be is on one array; but for what one class does, unless that
+    makes more than `most`."""
+    vary = len(arrays) * sum(map(len, options)) <= most
+    for name in arrays:
+        on = [[w for w in ways if all(b.array == name for b in w.values())] for ways in options]
+        mine = [some or list(ways) for some, ways in zip(on, options, strict=True)]
+        for at in range(max(map(len, mine))):
+            yield tuple(ways[min(at, len(ways) - 1)] for ways in mine)
+        for at, ways in enumerate(options) if vary else ():
+            for way in ways:
+                yield tuple(way if i == at else some[0] for i, some in enumerate(mine))
 
 
 def _spreadable(
