@@ -11,10 +11,10 @@ import numpy as np
 
 from einsum_cascade import Cascade, Einsum
 from mappers.roles import states
+from mappers.search.bindings import Binding
 from mappers.search.fronts import Column, front_of, join
 from mappers.search.problem import Problem, is_simple, touched
 from mappers.search.residency import leaves
-from mappers.search.structures import Binding
 from sim.accesses import analysis_of
 from sim.mapping import Mapping as MappingOf
 from sim.mapping import Mask, Number

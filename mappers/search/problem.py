@@ -102,6 +102,10 @@ class Problem:
                 found |= set(range(first + 1, last + 1))
         return frozenset(found)
 
+    def is_long(self, rank: str) -> bool:
+        """Whether a rank has more than one coordinate."""
+        return self.typical(rank) > 1
+
     @cached_property
     def runs(self) -> int:
         """How many runs of Einsums can be a phase."""

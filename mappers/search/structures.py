@@ -7,15 +7,14 @@ left of the ranks is in each Einsum's own nest, in time and over the array.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 from math import prod
-from typing import NamedTuple
 
 from einsum_cascade import Einsum
+from mappers.search.bindings import Binding, bindings, spreadable
 from mappers.search.problem import Problem, common_ranks, is_product, touched
-from mappers.search.recompute import kept_rank
 from sim.legality import exchanges_along
 
 _MOST_PERMUTED = 3
@@ -27,13 +26,6 @@ _MOST_ORDERS = 64
 _MOST_STRUCTURES = 1 << 15
 """From so many structures of a cascade on, fewer ways to bind its Einsums are looked at: each phase
 has an equal share of them."""
-
-
-class Binding(NamedTuple):
-    """The array of an Einsum and the ranks that are spread over it, one a dimension."""
-
-    array: str
-    spatial: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -71,8 +63,8 @@ def structures(problem: Problem, einsums: tuple[Einsum, ...]) -> Iterator[Struct
         share = problem.runs * len(along) * max(1, len(trees))
         most = problem.structures // share, _MOST_STRUCTURES // share
         for run, outer, inner in trees:
-            for bindings in _bindings(problem, einsums, lanes, batch, outer, run, inner, most):
-                yield Structure(einsums, batch, outer, inner, run, bindings)
+            for bound in bindings(problem, einsums, lanes, batch, outer, run, inner, most):
+                yield Structure(einsums, batch, outer, inner, run, bound)
 
 
 def _parallel(
@@ -87,8 +79,8 @@ def _parallel(
     for lanes in _lanes(problem, einsums, shared):
         batch = tuple(r for r in shared if r != lanes and _is_batch(problem, einsums, r))
         yield lanes, batch
-        long = [r for r in batch if _is_long(problem, r)]
-        left = {r for e in einsums for r in _spreadable(problem, e, batch, ()) if r != lanes}
+        long = [r for r in batch if problem.is_long(r)]
+        left = {r for e in einsums for r in spreadable(problem, e, batch, ()) if r != lanes}
         if wide and long and not left:
             spread = max(long, key=problem.typical)
             yield lanes, tuple(r for r in batch if r != spread)
@@ -102,7 +94,7 @@ def _trees(
 ) -> Iterator[_Tree]:
     """Ways to divide a phase into runs, with the order of all shared loops."""
     cascade = problem.cascade
-    free = [r for r in shared if r not in batch and _is_long(problem, r)]
+    free = [r for r in shared if r not in batch and problem.is_long(r)]
     if len(einsums) == 1:
         for order in _orders(problem, einsums, free):
             yield (0,), (), (order,)
@@ -115,7 +107,7 @@ def _trees(
         inside = []
         for part in members:
             common = common_ranks(cascade, tuple(e.name for e in part))
-            ranks = [r for r in common if r not in batch and _is_long(problem, r)]
+            ranks = [r for r in common if r not in batch and problem.is_long(r)]
             if len(part) == 1:
                 kept = set(part[0].reduction_ranks) & set(ranks)
                 ranks = [r for r in ranks if is_product(part[0]) and r not in kept]
@@ -172,7 +164,7 @@ def _divisions(
                 if problem.cascade.ranks[r].iterative and r not in common
             }
             inside = [
-                r for r in common if r not in batch and (_is_long(problem, r) or len(einsums) == 1)
+                r for r in common if r not in batch and (problem.is_long(r) or len(einsums) == 1)
             ]
             streams = not members or _streams(problem, members, together, inside)
             alone = apart and (
@@ -196,7 +188,7 @@ def _streams(problem: Problem, before: list[str], now: list[str], inside: list[s
     common = common_ranks(cascade, tuple(before))
     reduced = {r for name in now for r in cascade.einsum(name).reduction_ranks}
     streamed = [r for r in common if (r in reduced or cascade.ranks[r].iterative)]
-    streamed = [r for r in streamed if _is_long(problem, r)]
+    streamed = [r for r in streamed if problem.is_long(r)]
     return not streamed or any(r in inside for r in streamed)
 
 
@@ -244,10 +236,6 @@ def _words_in_place(problem: Problem, einsums: Sequence[Einsum], rank: str) -> f
     return float(sum(sizes))
 
 
-def _is_long(problem: Problem, rank: str) -> bool:
-    return problem.typical(rank) > 1
-
-
 def _is_batch(problem: Problem, einsums: Sequence[Einsum], rank: str) -> bool:
     """Whether a rank moves every tensor of the phase: then nothing is shared along it, and no loop
     order, tile or memory can make a use of two of its coordinates at once."""
@@ -265,7 +253,7 @@ def _lanes(problem: Problem, einsums: Sequence[Einsum], shared: Sequence[str]) -
     one that is not reduced, and each other one where that is shorter than an array."""
     reduced = {r for e in einsums for r in e.reduction_ranks}
     free = [r for r in shared if r not in reduced and not problem.cascade.ranks[r].iterative]
-    free = [r for r in free if _is_long(problem, r)]
+    free = [r for r in free if problem.is_long(r)]
     if not free:
         return [None]
     longest = max(free, key=problem.typical)
@@ -274,155 +262,4 @@ def _lanes(problem: Problem, einsums: Sequence[Einsum], shared: Sequence[str]) -
     return list(free)
 
 
-def _bindings(
-    problem: Problem,
-    einsums: tuple[Einsum, ...],
-    lanes: str | None,
-    batch: Sequence[str],
-    outer: Sequence[str],
-    run: Sequence[int],
-    inner: Sequence[Sequence[str]],
-    most: tuple[int, int],
-) -> Iterator[tuple[Binding, ...]]:
-    """Arrays and spatial ranks of all Einsums. Those that are alike go to one array together: where
-    that makes more than the first of `most` ways, those that only some arrays can compute take
-    others along; more than the second, as much as can be is on one array."""
-    own: dict[str, frozenset[str]] = {}
-    spread: dict[str, list[str]] = {}
-    for einsum, at in zip(einsums, run, strict=True):
-        placed = (*batch, *outer, *inner[at])
-        own[einsum.name] = frozenset(r for r in einsum.ranks if r not in placed and r != lanes)
-        spread[einsum.name] = _spreadable(problem, einsum, batch, placed)
-
-    def ways(members: Sequence[Einsum], fiber: bool) -> list[_Way]:
-        """What Einsums that are alike may be bound to."""
-        names = [e.name for e in members]
-        arrays = [problem.arrays_for(e) for e in members]
-        common = [a.name for a in arrays[0] if all(a in every for every in arrays)]
-        found: list[tuple[Binding, ...]] = []
-        for name in common:
-            found += product(
-                *(
-                    _spatial(problem, e, name, spread[e.name], lanes, fiber, len(einsums) == 1)
-                    for e in members
-                )
-            )
-        if not common:  # each where it can be
-            each = [
-                [
-                    b
-                    for a in every
-                    for b in _spatial(problem, e, a.name, spread[e.name], lanes, fiber, False)
-                ][:1]
-                for e, every in zip(members, arrays, strict=True)
-            ]
-            found += product(*each)
-        return [dict(zip(names, way, strict=True)) for way in found]
-
-    fine = _classes(problem, einsums, own, True)
-    coarse = _classes(problem, einsums, own, False)
-    rows = any(kept_rank(problem.cascade, e.output.tensor) is not None for e in einsums)
-    done = set()
-    for fiber in (False, True) if rows else (False,):
-        options = [ways(members, fiber) for members in fine]
-        every = prod(map(len, options)) <= most[0]
-        if not every:
-            options = [ways(members, fiber) for members in coarse]
-            every = prod(map(len, options)) <= most[1]
-        names = [a.name for a in problem.architecture.arrays]
-        for chosen in product(*options) if every else _on_one(options, names, most[1]):
-            by_name = {name: binding for part in chosen for name, binding in part.items()}
-            found = tuple(by_name[e.name] for e in einsums)
-            if found not in done:
-                done.add(found)
-                yield found
-
-
-_Way = dict[str, Binding]
-
-
-def _classes(
-    problem: Problem, einsums: Sequence[Einsum], own: Mapping[str, frozenset[str]], arrays: bool
-) -> list[list[Einsum]]:
-    """Einsums that are alike: the same ranks are left, and with `arrays` the same ones can compute
-    them. A product is by itself."""
-    classes: dict[object, list[Einsum]] = {}
-    for einsum in einsums:
-        on = tuple(a.name for a in problem.arrays_for(einsum)) if arrays else ()
-        key: object = einsum.name if is_product(einsum) else (own[einsum.name], on)
-        classes.setdefault(key, []).append(einsum)
-    return list(classes.values())
-
-
-def _on_one(
-    options: Sequence[Sequence[_Way]], arrays: Sequence[str], most: int
-) -> Iterator[tuple[_Way, ...]]:
-    """Ways in which as much as can be is on one array; but for what one class does, unless that
-    makes more than `most`."""
-    vary = len(arrays) * sum(map(len, options)) <= most
-    for name in arrays:
-        on = [[w for w in ways if all(b.array == name for b in w.values())] for ways in options]
-        mine = [some or list(ways) for some, ways in zip(on, options, strict=True)]
-        for at in range(max(map(len, mine))):
-            yield tuple(ways[min(at, len(ways) - 1)] for ways in mine)
-        for at, ways in enumerate(options) if vary else ():
-            for way in ways:
-                yield tuple(way if i == at else some[0] for i, some in enumerate(mine))
-
-
-def _spreadable(
-    problem: Problem, einsum: Einsum, batch: Sequence[str], placed: Sequence[str]
-) -> list[str]:
-    """Ranks of which an Einsum may spread several coordinates, those of its own nest first.
-
-    Tiles that follow one another are not, where there is anything else.
-    """
-    cascade = problem.cascade
-    ranks = [
-        r
-        for r in einsum.ranks
-        if r not in batch and _is_long(problem, r) and not cascade.ranks[r].iterative
-    ]
-    inner = [r for r in ranks if not cascade.inner_to(r)]
-    ranks = inner or ranks
-    return sorted(ranks, key=lambda r: (r in placed, -problem.typical(r)))
-
-
-def _spatial(
-    problem: Problem,
-    einsum: Einsum,
-    name: str,
-    ranks: list[str],
-    lanes: str | None,
-    fiber: bool,
-    alone: bool,
-) -> list[Binding]:
-    """What may be spread over an array."""
-    array = problem.architecture.array(name)
-    every = problem.arrays_for(einsum)
-    rows = lanes if lanes in ranks else None
-    others = [r for r in ranks if r != rows]
-    if len(array.shape) == 1:
-        if is_product(einsum) and any(len(a.shape) > 1 for a in every):
-            return []  # a product is on an array of two dimensions where there is one
-        mine = (rows,) if rows is not None else ()
-        own = tuple(others[:1])
-        return [Binding(name, own or mine if fiber else mine or own)]
-    if is_product(einsum) and alone:
-        square = bool(array.shape[0] == array.shape[1])
-        pairs = [p for p in permutations(ranks, 2) if not square or _first(ranks, p)]
-        return [Binding(name, pair) for pair in pairs] or [Binding(name, tuple(ranks))]
-    if is_product(einsum) and rows is not None:
-        return [Binding(name, (r, rows)) for r in others] or [Binding(name, (rows,))]
-    if rows is not None and others:
-        return [Binding(name, (others[0], rows))]
-    if any(len(a.shape) == 1 for a in every):
-        return []  # one rank would use one row of the array
-    return [Binding(name, tuple(ranks[:2]))]
-
-
-def _first(ranks: list[str], pair: tuple[str, ...]) -> bool:
-    return ranks.index(pair[0]) < ranks.index(pair[1])
-
-
-__all__ = ["Binding", "Structure", "structures"]
+__all__ = ["Structure", "structures"]
