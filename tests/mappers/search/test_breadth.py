@@ -53,7 +53,7 @@ CASES = {
     "patch-embedding": {"B": 2, "D": 16, "V": 16, "U": 16},
     "residual-add": {"R": 16, "D": 16},
     "rope": {"B": 2, "H": 4, "E": 8, "P": 32},
-    "s2-attention": ATTENTION,
+    "soft-attention": {"B": 1, "H": 1, "N": 32, "L": 8, "T": 2, "E": 8, "F": 8},
     "unnormalized-router": {"D": 16, "T": 32, "X": 16},
 }
 
@@ -124,6 +124,21 @@ def test_one_array_of_one_dimension(name):
     assert np.isfinite(checked(cascade, on, shape))
     found = optimum(Options(objective="latency_s"), cascade, on, shape)
     assert evaluate(found.mappings[0]).util["1d"][0] == pytest.approx(1)
+
+
+def test_more_structures_are_a_larger_space_and_never_a_worse_mapping():
+    """Only the division needs the 1D array: what is like it otherwise may be apart from it."""
+    on = load_architecture(ON).resolve({})
+    cascade, shape = workloads.cascade("layer-norm"), CASES["layer-norm"]
+    options = Options(compare=False)
+    found = [
+        optimum(options.model_copy(update={"structures": most}), cascade, on, shape)
+        for most in (0, 256, 32768)
+    ]
+    listed = [f.report.structures + f.report.structures_bounded for f in found]
+    least = [f.costs[0].prod() for f in found]
+    assert listed == sorted(listed) and listed[0] < listed[-1]
+    assert least == sorted(least, reverse=True) and least[0] > least[-1]
 
 
 def test_an_operation_that_no_array_has_is_named():
