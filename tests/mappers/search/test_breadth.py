@@ -137,8 +137,10 @@ def test_more_structures_are_a_larger_space_and_never_a_worse_mapping():
     ]
     listed = [f.report.structures + f.report.structures_bounded for f in found]
     least = [f.costs[0].prod() for f in found]
-    assert listed == sorted(listed) and listed[0] < listed[-1]
-    assert least == sorted(least, reverse=True) and least[0] > least[-1]
+    assert listed == sorted(listed)
+    assert listed[0] < listed[-1]
+    assert least == sorted(least, reverse=True)
+    assert least[0] > least[-1]
 
 
 def test_an_operation_that_no_array_has_is_named():
