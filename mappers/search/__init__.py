@@ -27,6 +27,7 @@ from mappers.search.options import Columns, Constraints, Objective, Options, goa
 from mappers.search.screen import Count
 from sim import Mapping, MappingParts, evaluate, footprint_bytes
 from sim.mapping import Number
+from sim.single import single_point
 
 NAME = "search"
 ALL_MEMORIES = True
@@ -148,7 +149,8 @@ def optimum(
     found = _found(asked, options.objective)
     goal = goal_of(options.objective, options.constraints)
     compared = options.compare and goal.score is not None and asked.refusal() is None
-    for name in _OTHERS if compared else ():
+    others = _OTHERS if found.report.complete else (*_OTHERS, "fused")
+    for name in others if compared else ():
         other = _other(name, cascade, architecture, shape)
         costs = None if other is None else _costs(other, goal.columns)
         if other is None or costs is None or not goal.within(costs)[0]:
@@ -158,12 +160,13 @@ def optimum(
             continue
         traffic = float(evaluate(other).traffic_bytes[0])
         report = replace(found.report, mapper=name, traffic_bytes=traffic, lacking="")
-        own = waited(replace(other, notes=f"{other.notes[0]} ({report})"), goal, costs[0])
+        own = waited(replace(other, notes=f"{other.notes} ({report})"), goal, costs[0])
         found = Found(goal.columns, goal.waited(costs), (own,), report, score)
     return found
 
 
 _OTHERS = ("unfused", "flat", "fusemax")
+"""What others find may have what the space lacks; `fused` has not, but may be better than half."""
 
 
 def _other(
@@ -176,7 +179,7 @@ def _other(
         placed = module.place(module.Options(), cascade, architecture, extents)
     except InputError:
         return None
-    return placed if isinstance(placed, Mapping) else None
+    return single_point(placed)
 
 
 def _costs(mapping: Mapping, columns: tuple[Column, ...]) -> np.ndarray | None:

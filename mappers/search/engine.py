@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -208,7 +209,8 @@ def _search_run(space: Space, run: Run, pieces: Pieces, limits: Limits, result: 
         else:
             result.structures += 1
             space.opened.append((structure, opened.layout))
-            Pricing(opened, len(space.opened) - 1, screen, result.count).search()
+            number, reached = len(space.opened) - 1, partial(limits.reached, result.count)
+            Pricing(opened, number, screen, result.count, reached).search()
         if limits.reached(result.count):
             break
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -169,6 +169,7 @@ class Pricing:
     number: int
     screen: Screen
     count: Count
+    stopped: Callable[[], bool] = bool
 
     def search(self) -> None:
         """Keep in the fronts of the screen what nothing beats."""
@@ -176,7 +177,7 @@ class Pricing:
         least = self.screen.measures.costs(opened.least, opened.busy_s)
         left = np.argsort(least.prod(axis=-1), kind="stable")
         size = _FIRST
-        while len(left):
+        while len(left) and not self.stopped():
             x, busy = opened.x[left], opened.busy_s[left]
             verdicts = self.screen.verdicts(opened.least.take(left, axis=1), busy, x)
             self.count.leave_out(verdicts, opened.layout.each)
@@ -202,7 +203,7 @@ class Pricing:
         self.count.dominated += (opened.layout.each - each) * len(some)  # as good as others
         here = np.arange(len(some))
         pending = [_Sums(0, first, here, np.zeros(len(some), dtype=np.int64), (), each)]
-        while pending:
+        while pending and not self.stopped():
             sums = pending.pop()
             if sums.next == len(opened.pieces):
                 self._keep(sums, some)

@@ -128,6 +128,21 @@ def test_a_budget_is_kept_and_said():
     assert np.prod(few.costs[0]) >= np.prod(every.costs[0])
 
 
+@pytest.mark.parametrize("budget", [1, 1000])
+def test_with_a_budget_it_is_no_worse_than_what_is_quick(budget):
+    on = load_architecture("fusemax-cloud").resolve({})
+    cascade = workloads.cascade("attention-3pass")
+    extents = {k: np.array([v]) for k, v in MEDIUM.items()}
+    given = mappers.check_options("fused", {})
+    quick = evaluate(mappers.place("fused", given, cascade=cascade, architecture=on, shape=extents))
+    found = optimum(Options(budget=budget, recompute=False), cascade, on, MEDIUM)
+    real = evaluate(found.mappings[0])
+    assert not found.report.complete
+    assert "best so far" in found.mappings[0].notes
+    assert np.prod(found.costs[0]) <= quick.latency_s[0] * quick.energy_pj[0] * (1 + 1e-9)
+    np.testing.assert_allclose([real.latency_s[0], real.energy_pj[0]], found.costs[0], rtol=1e-9)
+
+
 def tiny(size):
     return load_architecture(
         SMALL
