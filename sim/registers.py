@@ -57,7 +57,8 @@ def register_words(
             words = np.where(when, np.maximum(new.words - saved, 0.0) + new.ahead, 0.0)
             if np.any(words):
                 by_tensor = found.setdefault(new.array, {})
-                by_tensor[tensor] = by_tensor.get(tensor, 0.0) + words
+                # its options exclude one another; of several Einsums that make it, the most
+                by_tensor[tensor] = np.maximum(by_tensor.get(tensor, 0.0), words)
     return found
 
 
