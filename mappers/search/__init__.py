@@ -149,8 +149,7 @@ def optimum(
     found = _found(asked, options.objective)
     goal = goal_of(options.objective, options.constraints)
     compared = options.compare and goal.score is not None and asked.refusal() is None
-    others = _OTHERS if found.report.complete else (*_OTHERS, "fused")
-    for name in others if compared else ():
+    for name in _OTHERS if compared else ():
         other = _other(name, cascade, architecture, shape)
         costs = None if other is None else _costs(other, goal.columns)
         if other is None or costs is None or not goal.within(costs)[0]:
@@ -165,8 +164,8 @@ def optimum(
     return found
 
 
-_OTHERS = ("unfused", "flat", "fusemax")
-"""What others find may have what the space lacks; `fused` has not, but may be better than half."""
+_OTHERS = ("unfused", "flat", "fusemax", "fused")
+"""What they find may have what the space lacks, and is better than half of a search."""
 
 
 def _other(
