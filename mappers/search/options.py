@@ -80,11 +80,11 @@ class Options(BaseModel):
     `recompute`: whether intermediates may be made again for later passes. `compare`: whether the
     mappings of `unfused`, `flat`, `fusemax` and `fused`, where they place such a cascade, are taken
     when they are better: what they alone do (parts of a tile that spill) is not in the space.
-    `fusion: whole` leaves out mappings of several phases. `structures`: up to how many of a cascade (each
-    phase has an equal share) Einsums that are alike, but not for all arrays, are bound apart from
-    one another: more is a larger space. `budget` candidates are costed at most; `seed`
-    says in which order runs of Einsums are looked at when that may not be enough (none: the most
-    promising first).
+    `fusion: whole` leaves out mappings of several phases. `structures`: up to how many of a cascade
+    (each phase has an equal share) Einsums that are alike, but not for all arrays, are bound apart
+    from one another: more is a larger space. `budget` candidates are costed, and what is at hand
+    then; `seed` says in which order runs of Einsums are looked at when that may not be enough
+    (none: the most promising first).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
