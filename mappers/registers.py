@@ -32,7 +32,8 @@ def within_registers(on: Mapping, phase: Phase, homes: MappingABC[str, Residency
                 if np.any(where):
                     phase = _moved(on, phase, tensor, homes[tensor], where)
                     moved = True
-            break
+            if moved:  # what others take may have changed
+                break
     return phase
 
 

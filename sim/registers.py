@@ -217,9 +217,14 @@ def _waits(cascade: Cascade, phase: Phase, first: Use, reader: Use) -> Mask:
     if first is reader:
         return np.False_
     mine, theirs = first.mapping.loops, reader.mapping.loops
-    if [loop.name for loop in mine] != [loop.name for loop in theirs]:
+    if [(lp.name, lp.rank, lp.spatial) for lp in mine] != [
+        (lp.name, lp.rank, lp.spatial) for lp in theirs
+    ]:
         return np.True_
     found: Mask = np.False_
+    for one, other in zip(mine, theirs, strict=True):
+        if one.extent is not other.extent:
+            found = found | (np.asarray(one.extent) != np.asarray(other.extent))
     for where in later_pass(cascade, phase, first, reader).values():
         found = found | where
     return found
@@ -248,7 +253,7 @@ def _come_back_to(use: Use, position: int) -> Number:
 
 def _another_array(cascade: Cascade, phase: Phase, writer: Use, reader: Use, array: str) -> bool:
     """Whether a reader needs what another array makes of the same tile of a tensor."""
-    after = _followers(cascade)
+    after = _needed_by(cascade)
     made = after[writer.mapping.einsum]
     return any(
         nest.array != array and nest.einsum in made and reader.mapping.einsum in after[nest.einsum]
@@ -257,7 +262,7 @@ def _another_array(cascade: Cascade, phase: Phase, writer: Use, reader: Use, arr
 
 
 @lru_cache(maxsize=64)
-def _followers(cascade: Cascade) -> dict[str, frozenset[str]]:
+def _needed_by(cascade: Cascade) -> dict[str, frozenset[str]]:
     """For each Einsum, those that need its result of the same iteration, directly or not."""
     direct: dict[str, set[str]] = {e.name: set() for e in cascade.einsums}
     for dependency in dependencies(cascade):
@@ -280,4 +285,4 @@ def _readers_of_the_last(cascade: Cascade, einsum: str) -> frozenset[str]:
     )
 
 
-__all__ = ["Waiting", "later_pass", "overwritten", "register_words", "waiting"]
+__all__ = ["Waiting", "in_place", "later_pass", "overwritten", "register_words", "waiting"]

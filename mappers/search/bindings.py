@@ -67,8 +67,10 @@ def bindings(
     fine = _classes(problem, einsums, own, True)
     coarse = _classes(problem, einsums, own, False)
     rows = any(kept_rank(problem.cascade, e.output.tensor) is not None for e in einsums)
+    sides = [a.shape[0] for a in problem.architecture.arrays if len(a.shape) == 1]
+    short = lanes is not None and any(problem.typical(lanes) < side for side in sides)
     done = set()
-    for fiber in (False, True) if rows else (False,):
+    for fiber in (False, True) if rows or short else (False,):
         options = [ways(members, fiber) for members in fine]
         every = prod(map(len, options)) <= most[0]
         if not every:
@@ -153,7 +155,7 @@ def _spatial(
         mine = (rows,) if rows is not None else ()
         own = tuple(others[:1])
         return [Binding(name, own or mine if fiber else mine or own)]
-    if is_product(einsum) and alone:
+    if is_product(einsum) and (alone or lanes is None):
         square = bool(array.shape[0] == array.shape[1])
         pairs = [p for p in permutations(ranks, 2) if not square or _first(ranks, p)]
         return [Binding(name, pair) for pair in pairs] or [Binding(name, tuple(ranks))]

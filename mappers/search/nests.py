@@ -225,12 +225,13 @@ def own_orders(problem: Problem, einsum: Einsum, ranks: tuple[str, ...]) -> list
 
 
 def depth_choices(
-    ranks: frozenset[str], loops: Sequence[Loop], batch: int, windows: bool
+    ranks: frozenset[str], loops: Sequence[Loop], windows: bool, parting: int | None = None
 ) -> list[int]:
     """Depths at which a tile of a tensor may be kept, of those that differ in cost.
 
     Right inside of a loop that does not move it, a tile is the same as outside. Where all loops
-    further out move it, so does going one deeper at the same traffic, for less room.
+    further out move it, so does going one deeper at the same traffic, for less room; but not where
+    runs that read it are `parting`: what they share outside, each moves by itself further in.
     """
     found = []
     for depth in range(len(loops) + 1):
@@ -238,9 +239,7 @@ def depth_choices(
             continue
         outer = all(loop.rank in ranks for loop in loops[:depth])
         deeper = depth < len(loops) and loops[depth].rank in ranks
-        if outer and deeper and not windows:
-            continue
-        if depth < batch and windows:
+        if outer and deeper and not windows and depth != parting:
             continue
         found.append(depth)
     return found

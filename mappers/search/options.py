@@ -94,7 +94,7 @@ class Options(BaseModel):
     recompute: bool = True
     compare: bool = True
     fusion: Literal["any", "whole"] = "any"
-    structures: int = Field(default=256, ge=0)
+    structures: int = Field(default=2048, ge=0)
     budget: int | None = Field(default=None, ge=1)
     seed: int | None = None
 

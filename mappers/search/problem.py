@@ -41,7 +41,7 @@ class Problem:
     tiles: Tiles
     longest: MappingABC[str, float]
     copies: frozenset[str] = frozenset()
-    structures: int = 256
+    structures: int = 2048
 
     @property
     def on(self) -> Mapping:
@@ -235,7 +235,7 @@ def problem(
     shape: MappingABC[str, Any],
     tiles: Tiles,
     copies: frozenset[str] = frozenset(),
-    structures: int = 256,
+    structures: int = 2048,
 ) -> Problem:
     """The problem of one design point.
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from collections.abc import Mapping as MappingABC
-from dataclasses import replace
-from functools import reduce
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -41,7 +40,7 @@ def make_phase(
             by_tensor.setdefault(use.tensor, []).append(use)
     at = {p.einsum.name: p for p in placed}
     result: dict[str, _Options] = {}
-    held: dict[str, tuple[Mask, str, str | None]] = {}
+    held: dict[str, _Held] = {}
     for tensor, own in by_tensor.items():
         writers = [u for u in own if u.writes]
         readers = [u for u in own if not u.writes]
@@ -101,11 +100,12 @@ def _input(
     for use in readers:
         runs.setdefault(at[use.mapping.einsum].run, []).append(use)
     each = []
+    parting = at[readers[0].mapping.einsum].outer if len(runs) > 1 else None
     for users in runs.values():
         shared = [u.mapping.loops[: u.mapping.shared] for u in users]
         ranks = frozenset().union(*(u.ranks for u in users))
         windows = any(u.windows for u in users)
-        each.append(levels(depth_choices(ranks, shared[0], 0, windows), inner))
+        each.append(levels(depth_choices(ranks, shared[0], windows, parting), inner))
     home = problem.architecture.memories[0].name
     found: dict[Any, Residency] = {}
     for combination in product(*each):
@@ -133,7 +133,7 @@ def _output(
     einsum = cascade.einsum(nest.einsum)
     summed = any(lp.rank in einsum.reduction_ranks for lp in nest.temporal)
     shared = nest.loops[: nest.shared]
-    depths = depth_choices(writer.ranks, shared, 0, bool(writer.windows)) if summed else []
+    depths = depth_choices(writer.ranks, shared, bool(writer.windows)) if summed else []
     choices = levels(depths, inner)
     which = axes.which(f"keep {tensor}", len(choices))
     return tuple(
@@ -232,7 +232,7 @@ def _between(
     readers: list[Use],
     axes: Axes,
     outer: int,
-    held: dict[str, tuple[Mask, str, str | None]],
+    held: dict[str, _Held],
 ) -> _Options:
     """A tensor of the phase's own: in the arrays where it can be, or in a memory on chip.
 
@@ -274,38 +274,47 @@ def _between(
     for home, chosen in zip(homes, which, strict=True):
         for when, direct in hands:
             options.append(Option(chosen & when & ~here, replace(home, handed_to=direct)))
-    if len(memories) == 2:
-        own = [o.when for o in options if o.residency.home == memories[1].name]
-        held[tensor] = (reduce(np.logical_or, own, np.False_), memories[1].name, below)
+    there: dict[str, Mask] = {}
+    for option in options:
+        name = option.residency.home
+        if name not in (IN_ARRAY, memories[0].name):
+            there[name] = there.get(name, np.False_) | np.asarray(option.when)
+    held[tensor] = _Held(there, below)
     return tuple(options)
 
 
-def _in_place(
-    problem: Problem, phase: Phase, held: dict[str, tuple[Mask, str, str | None]]
-) -> dict[str, _Options]:
+@dataclass(frozen=True)
+class _Held:
+    """Where a tensor is in each memory on chip, and the loop below which its tile is."""
+
+    there: MappingABC[str, Mask]
+    below: str | None
+
+
+def _in_place(problem: Problem, phase: Phase, held: MappingABC[str, _Held]) -> dict[str, _Options]:
     """Results that overwrite an operand which nothing reads any more take no room of their own."""
     cascade = problem.cascade
     result = dict(phase.residency)
     taken: set[str] = set()
-    for tensor, (_, memory, below) in held.items():
+    for tensor, own in held.items():
         writer = next(m.einsum for m in phase.einsums if _makes(problem, m.einsum, tensor))
         for old in overwritten(cascade.einsum(writer)):
-            if old not in held or old in taken or held[old][1:] != (memory, below):
+            if old not in held or old in taken or held[old].below != own.below:
                 continue
             if late_readers(cascade, phase, tensor, old):
                 continue
             taken.add(old)
-            there = held[old][0]
             options = []
             for option in result[tensor]:
                 residency = option.residency
-                if residency.home != memory:
+                there = np.asarray(held[old].there.get(residency.home, np.False_))
+                if not np.any(there):
                     options.append(option)
                     continue
-                over = Residency(memory, residency.tiles, {}, old, residency.handed_to)
+                over = replace(residency, in_place_of=old)
                 options += [
                     Option(option.when & there, over),
-                    Option(option.when & ~np.asarray(there), residency),
+                    Option(option.when & ~there, residency),
                 ]
             result[tensor] = tuple(options)
             break

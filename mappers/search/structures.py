@@ -250,7 +250,7 @@ def _is_batch(problem: Problem, einsums: Sequence[Einsum], rank: str) -> bool:
 
 def _lanes(problem: Problem, einsums: Sequence[Einsum], shared: Sequence[str]) -> list[str | None]:
     """The rank that lies along the lanes of all arrays, in Einsums that have it: the longest shared
-    one that is not reduced, and each other one where that is shorter than an array."""
+    one that is not reduced, and each other one, or none, where that is shorter than an array."""
     reduced = {r for e in einsums for r in e.reduction_ranks}
     free = [r for r in shared if r not in reduced and not problem.cascade.ranks[r].iterative]
     free = [r for r in free if problem.is_long(r)]
@@ -259,7 +259,7 @@ def _lanes(problem: Problem, einsums: Sequence[Einsum], shared: Sequence[str]) -
     longest = max(free, key=problem.typical)
     if problem.typical(longest) >= min(problem.sides[-1], 32):
         return [longest]
-    return list(free)
+    return [*free, None]
 
 
 __all__ = ["Structure", "structures"]

@@ -152,6 +152,32 @@ def test_tensors_share_the_registers(words, fits):
         assert "Z takes 16" in found
 
 
+PAIR = parse_cascade(
+    "{name: pair, ranks: {R: rows, N: columns}, inputs: ['A[r,n]'], outputs: [V], body: ["
+    "'Y[r,n] = A[r,n] * A[r,n]', 'V[r,n] = Y[r,n] * A[r,n]']}"
+)
+
+
+@pytest.mark.parametrize("lanes", [1.0, 4.0])
+@pytest.mark.parametrize("turned", [False, True])
+def test_loops_of_the_same_name_are_not_the_same_loops(turned, lanes):
+    """V takes Y in another order, or over other lanes: all of it waits."""
+
+    def own(einsum, first, second, wide):
+        loops = (Loop("a", *first), Loop("b", *second), Loop("l", "N", wide, True))
+        return EinsumMapping(einsum, "2d", loops)
+
+    order = (("R", 4.0), ("N", 16.0 / lanes))
+    y = own("Y", ("R", 4.0), ("N", 16.0), 1.0)
+    v = own("V", *(order[::-1] if turned else order), lanes)
+    home = {"A": always("DRAM"), "V": always("DRAM"), "Y": always(IN_ARRAY)}
+    found = missing(PAIR, [y, v], SHAPE, {"2d": 63}, **home)
+    if turned or lanes > 1:
+        assert "each PE of array 2d needs 64 words of registers, and has 63" in found
+    else:
+        assert found is None
+
+
 SOFTMAX = parse_cascade(
     "{name: softmax, ranks: {R: rows, N: columns}, inputs: ['A[r,n]', 'W[n]'], outputs: [V], body: ["
     "'Y[r,n] = A[r,n] * W[n]', 'D[r] = max over n of Y[r,n]', 'Z[r,n] = exp(Y[r,n] - D[r])',"
