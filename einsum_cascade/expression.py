@@ -188,7 +188,9 @@ def parse_expression(text: str, place: Place | None = None) -> Expression:
     except UnexpectedInput as error:
         column = getattr(error, "column", -1)
         where = f" at column {column}" if isinstance(column, int) and column > 0 else " at its end"
-        raise InputError(f"not an arithmetic expression{where}: {text!r}", place) from None
+        compared = "; numbers compare with <=, <, >= and >" if "=" in text else ""
+        said = f"not an arithmetic expression{where}: {text!r}{compared}"
+        raise InputError(said, place) from None
     except RecursionError:
         raise InputError("expression nested too deeply", place) from None
     tree = tree if isinstance(tree, Tree) else Tree("name", [tree])

@@ -178,13 +178,18 @@ def front_figure(point: PointMappings, name: str) -> Figure:
     return Figure(name, "curves", curves=((panel,),))
 
 
+def check_form(file: Path) -> None:
+    """Raises `InputError` unless a figure can be written to such a file."""
+    if file.suffix not in FORMS:
+        raise InputError(f"--figure: found {file.name!r}", allowed=FORMS, found=file.suffix)
+
+
 def draw_point(point: PointMappings, file: Path, width: str) -> Path:
     """The mapping of a point as a figure, or of several the front."""
     from explore.plots.draw import draw
     from explore.plots.nest import draw_nest, nest_figure
 
-    if file.suffix not in FORMS:
-        raise InputError(f"--figure: found {file.name!r}", allowed=FORMS, found=file.suffix)
+    check_form(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     if len(point.mappings) == 1:
         return draw_nest(nest_figure(point.mappings[0], file.stem), file, width)
@@ -196,6 +201,7 @@ __all__ = [
     "COLUMNS",
     "PointMappings",
     "changes_of",
+    "check_form",
     "draw_point",
     "front_figure",
     "mappings_of",

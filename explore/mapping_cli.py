@@ -55,7 +55,7 @@ def mapping_command(
     """
     from einsum_cascade.source import InputError
     from explore import levels
-    from explore.mapping import changes_of, draw_point, mappings_of, parse_columns
+    from explore.mapping import changes_of, check_form, draw_point, mappings_of, parse_columns
     from explore.results import refuse_overwriting, refuse_overwriting_file
     from explore.spec import experiment_file, load_experiment
 
@@ -63,9 +63,12 @@ def mapping_command(
     single = out is not None and out.suffix in (".yaml", ".yml")
     if out is not None:
         (refuse_overwriting_file if single else refuse_overwriting)(out, force)
-    if figure is not None:
-        refuse_overwriting_file(figure, force)
     chosen = levels.selection(design, model, None, seq_len, batch)
+    if figure is not None:
+        check_form(figure)
+        refuse_overwriting_file(figure, force)
+        if len(set(chosen.designs) or experiment.designs) > 1:
+            raise InputError(f"{figure} shows one design: choose it with --design")
     points = list(mappings_of(experiment, chosen, parse_columns(front) if front else ()))
     found = [point for point in points if point.mappings]
     count = sum(len(point.mappings) for point in found)
@@ -85,7 +88,7 @@ def mapping_command(
         if point.interrupted:
             typer.echo("interrupted: the best so far", err=True)
         names = [files.pop(0) for _ in point.mappings]
-        _print(point, names if out is not None and not single else [])
+        _print(point, names if out is not None and not single else [], front is not None)
         for number, name in enumerate(names):
             if out is not None:
                 _write(point, number, out if single else out / name)
@@ -99,8 +102,9 @@ def mapping_command(
         raise typer.Exit(INTERRUPTED)
 
 
-def _print(point: PointMappings, names: list[str]) -> None:
-    """One mapping as its loop nest; several as a table."""
+def _print(point: PointMappings, names: list[str], several: bool) -> None:
+    """One mapping as its loop nest (and where `several` were asked for, that it is one); several as
+    a table."""
     from explore.tables import engineering, print_table
     from mappers.drawing import draw
 
@@ -111,6 +115,8 @@ def _print(point: PointMappings, names: list[str]) -> None:
         return engineering(value * scale, unit)
 
     if len(point.mappings) == 1:
+        if several:
+            typer.echo(f"  one mapping is best in {' and '.join(point.columns)}")
         row = zip(point.columns, point.costs[0], strict=True)
         costs = (f"{name.rpartition('_')[0]} {cell(name, float(v))}" for name, v in row)
         typer.echo("  " + ", ".join(costs))

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Literal
+
+_WIDE = 10_000
+"""Characters of a line in a file: nothing is cut off there."""
 
 
 def print_table(title: str, head: Sequence[str], cells: Iterable[Sequence[str]]) -> None:
@@ -17,10 +21,12 @@ def print_table(title: str, head: Sequence[str], cells: Iterable[Sequence[str]])
     table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD)
     for i, name in enumerate(head):
         numbers = all(not row[i] or row[i][0] in "+-.0123456789" for row in rows)
-        table.add_column(name, justify="right" if numbers else "left", no_wrap=i == 0 or numbers)
+        # a number that is cut off is another number
+        side: Literal["left", "right"] = "right" if numbers else "left"
+        table.add_column(name, justify=side, no_wrap=i == 0 or numbers, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 200, markup=False).print(table)
+    Console(width=None if sys.stdout.isatty() else _WIDE, markup=False).print(table)
 
 
 def engineering(value: float | None, unit: str) -> str:

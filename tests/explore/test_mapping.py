@@ -204,3 +204,17 @@ def test_only_what_is_asked_for_is_looked_at(spec, monkeypatch):
     )  # fmt: skip
     called("--design", "FuseMax", "--seq-len", "1K")
     assert seen == [("FuseMax", [1024])]
+
+
+@pytest.mark.parametrize(
+    ("file", "message"), [("both.png", "shows one design"), ("both.jpg", "allowed: .pdf")]
+)
+def test_a_figure_that_cannot_be_is_refused_before_anything_is_searched(
+    spec, monkeypatch, file, message
+):
+    def never(*_):
+        raise AssertionError("searched")
+
+    monkeypatch.setattr(explore.mapping, "mappings_of", never)
+    words = ("--design", "FuseMax", "--design", "Searched", "--figure", file)
+    assert message in called(*words, status=2)

@@ -237,6 +237,7 @@ MISTAKES = {
     "key": ("sampling: {sead: 1}", "unknown key 'sead'.*did you mean 'seed'"),
     "no comparison": ("sampling: {require: array_dim}", "a comparison such as"),
     "no expression": ("sampling: {require: 'array_dim <'}", "not an arithmetic expression"),
+    "equal": ("sampling: {require: 'array_dim == 64'}", "numbers compare with <=, <, >= and >"),
     "name": ("sampling: {require: 'array_dims < 3'}", "unknown name 'array_dims'.*'array_dim'"),
     "axis": ("sampling: {axes: {seqlen: [1]}}", "unknown axis 'seqlen'.*'seq_len'"),
     "length": ("sampling: {axes: {seq_len: [1.5]}}", "whole number"),
