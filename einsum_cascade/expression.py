@@ -188,7 +188,11 @@ def parse_expression(text: str, place: Place | None = None) -> Expression:
     except UnexpectedInput as error:
         column = getattr(error, "column", -1)
         where = f" at column {column}" if isinstance(column, int) and column > 0 else " at its end"
-        compared = "; numbers compare with <=, <, >= and >" if "=" in text else ""
+        compared = (
+            "; numbers compare with <=, <, >= and >"
+            if "=" in text.replace("<=", "").replace(">=", "")
+            else ""
+        )
         said = f"not an arithmetic expression{where}: {text!r}{compared}"
         raise InputError(said, place) from None
     except RecursionError:

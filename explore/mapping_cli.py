@@ -67,15 +67,14 @@ def mapping_command(
     if figure is not None:
         check_form(figure)
         refuse_overwriting_file(figure, force)
-        if len(set(chosen.designs) or experiment.designs) > 1:
-            raise InputError(f"{figure} shows one design: choose it with --design")
+        _refuse_several(figure, len(set(chosen.designs) or experiment.designs))
     points = list(mappings_of(experiment, chosen, parse_columns(front) if front else ()))
     found = [point for point in points if point.mappings]
     count = sum(len(point.mappings) for point in found)
     if count > 1 and single:
         raise InputError(f"{out} holds one mapping, and these are {count}: give a folder")
-    if len(found) > 1 and figure is not None:
-        raise InputError(f"{figure} shows one design: choose it with --design")
+    if figure is not None:
+        _refuse_several(figure, len(found))
     files = _file_names(found)
     for point in points:
         typer.echo(f"{point.design.name}: {point.where}")
@@ -100,6 +99,13 @@ def mapping_command(
         raise typer.Exit(NOTHING_FEASIBLE)
     if any(point.interrupted for point in points):
         raise typer.Exit(INTERRUPTED)
+
+
+def _refuse_several(figure: Path, count: int) -> None:
+    from einsum_cascade.source import InputError
+
+    if count > 1:
+        raise InputError(f"{figure} shows one design: choose it with --design")
 
 
 def _print(point: PointMappings, names: list[str], several: bool) -> None:

@@ -15,11 +15,10 @@ from einsum_cascade import Cascade, Einsum
 from einsum_cascade.views import reads
 from mappers.factors import largest_divisor
 from mappers.grouping import Group, Place
-from mappers.registers import within_registers
-from mappers.roles import states, supports, tiles
+from mappers.registers import by_readers, flows, within_registers
+from mappers.roles import before_iteration, states, supports, tiles
 from sim import IN_ARRAY, EinsumMapping, Loop, Mapping, Option, Phase, Residency, Tile, always
-from sim.accesses import Use, iterated_ranks, uses
-from sim.legality import forwarding
+from sim.accesses import Use, uses
 from sim.mapping import Mask, Number, shared_loops
 
 Keep = Literal["all", "each", "tile", "wave"]
@@ -275,10 +274,6 @@ def _binding(
     return one, [r for r in (lanes,) if r is not None]
 
 
-def _below(nest: EinsumMapping, depth: int) -> str | None:
-    return nest.loops[depth - 1].name if depth else None
-
-
 def _readers(on: Mapping, placed: list[_Placed]) -> dict[str, list[_Placed]]:
     readers: dict[str, list[_Placed]] = {}
     for p in placed:
@@ -336,19 +331,19 @@ def _home(
     outermost, buffer = (m.name for m in on.architecture.memories[:2])
     common = min((shared_loops(nest, p.nest) for p in using if p != writer), default=nest.shared)
     if tensor in states(cascade):
-        depth = _before_iteration(cascade, tensor, nest)
-        kept = Tile(buffer, _below(nest, depth if leaves else min(depth, common)))
+        depth = before_iteration(cascade, tensor, nest)
+        kept = Tile(buffer, nest.below(depth if leaves else min(depth, common)))
         return Residency(outermost if leaves else buffer, (kept,))
     if leaves:
         ranks = set(writer.einsum.reduction_ranks)
         summed = [i for i, lp in enumerate(nest.loops[: nest.shared]) if lp.rank in ranks]
-        tiles = (Tile(buffer, _below(nest, summed[0])),) if summed else ()
+        tiles = (Tile(buffer, nest.below(summed[0])),) if summed else ()
         return Residency(outermost, tiles)
     if not using:
         return Residency(outermost)
     depth = min(shared_loops(nest, p.nest) for p in using)
     crossing = any(p.nest.array != nest.array for p in using)
-    return Residency(buffer, (Tile(buffer, _below(nest, depth), copies=2 if crossing else 1),))
+    return Residency(buffer, (Tile(buffer, nest.below(depth), copies=2 if crossing else 1),))
 
 
 def _handed(on: Mapping, phase: Phase, touching: list[Use]) -> list[tuple[Mask, frozenset[str]]]:
@@ -357,22 +352,10 @@ def _handed(on: Mapping, phase: Phase, touching: list[Use]) -> list[tuple[Mask, 
     (writer,) = (use for use in touching if use.writes)
     direct: dict[str, Mask] = {}
     for use in touching:
-        if use.writes:
-            continue
-        fine = direct.get(use.mapping.einsum, np.True_)
-        for objection in forwarding(on.cascade, on.architecture, phase, writer, use, False):
-            fine = fine & ~np.asarray(objection.where)
-        direct[use.mapping.einsum] = fine
-    names = [name for name, where in direct.items() if np.any(where) and not np.all(where)]
-    fixed = {name for name, where in direct.items() if np.all(where)}
-    if not names:
-        return [(True, frozenset(fixed))]
-    masks = np.broadcast_arrays(*(direct[name] for name in names))
-    code = sum(mask.astype(np.int64) << i for i, mask in enumerate(masks))
-    return [
-        (code == pattern, frozenset(fixed | {n for i, n in enumerate(names) if pattern >> i & 1}))
-        for pattern in np.unique(code).tolist()
-    ]
+        if not use.writes:
+            fine = direct.get(use.mapping.einsum, np.True_)
+            direct[use.mapping.einsum] = fine & flows(on, phase, writer, [use], False)
+    return by_readers(direct)
 
 
 @lru_cache(maxsize=1024)
@@ -397,26 +380,17 @@ def _input_tiles(
         for v in read.variables
     }
     if keep == "wave":
-        return (Tile(buffer, _below(nest, len(nest.temporal))),)
+        return (Tile(buffer, nest.below(len(nest.temporal))),)
     base = len(place.whole)
     while base and nest.loops[base - 1].rank not in moved and keep == "all":
         base -= 1  # weights that a batch rank does not move
     if place.rows is None:
-        return (Tile(buffer, _below(nest, nest.shared if keep == "tile" else base)),)
+        return (Tile(buffer, nest.below(nest.shared if keep == "tile" else base)),)
     by_stream = place.stream in moved and keep == "tile"
     if place.rows in moved and base == len(place.whole) and not by_stream:
-        return (Tile(buffer, _below(nest, len(place.whole) + 1)),)
+        return (Tile(buffer, nest.below(len(place.whole) + 1)),)
     streamed = len(place.whole) + 1 + (place.stream in user.einsum.ranks)
-    return (Tile(buffer, _below(nest, streamed if keep == "tile" else base)),)
-
-
-def _before_iteration(cascade: Cascade, tensor: str, nest: EinsumMapping) -> int:
-    """How many loops lie outside of the iteration of which a tensor is the running value."""
-    iterative = iterated_ranks(cascade, tensor)
-    for depth, loop in enumerate(nest.loops[: nest.shared]):
-        if loop.rank in iterative:
-            return depth
-    return nest.shared
+    return (Tile(buffer, nest.below(streamed if keep == "tile" else base)),)
 
 
 __all__ = ["Form", "Keep", "bindings", "build", "build_each"]

@@ -1,13 +1,16 @@
-"""What a phase leaves in the registers, and what it keeps in a memory because they are full."""
+"""What needs no memory: it flows, or waits in registers while these have room."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping as MappingABC
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from sim import IN_ARRAY, Mapping, Option, Phase, Residency
+from sim.accesses import Use, uses
+from sim.legality import forwarding
 from sim.mapping import Mask
 from sim.registers import register_words, waiting
 
@@ -43,7 +46,8 @@ def _moved(on: Mapping, phase: Phase, tensor: str, home: Residency, where: Mask)
     for option in phase.residency[tensor]:
         handed = option.residency.handed_to
         if option.residency.home == IN_ARRAY:
-            handed = frozenset(m.einsum for m in phase.einsums)
+            users = uses(on.cascade, phase, tensor)
+            handed = frozenset(u.mapping.einsum for u in users if not u.writes)
         free = frozenset(e for e in handed if _is_free(on, phase, tensor, frozenset({e})))
         if not _is_free(on, phase, tensor, free):
             free = frozenset()
@@ -57,8 +61,41 @@ def _moved(on: Mapping, phase: Phase, tensor: str, home: Residency, where: Mask)
 
 def _is_free(on: Mapping, phase: Phase, tensor: str, readers: frozenset[str]) -> bool:
     """Whether some readers get a tensor without a word that waits in registers, at all points."""
-    found = list(waiting(on.cascade, phase, tensor, Residency("", handed_to=readers)))
-    return bool(found) and not any(np.any(own.words + own.ahead) for own in found)
+    return not np.any(in_registers(on, phase, tensor, Residency("", handed_to=readers))[1])
 
 
-__all__ = ["within_registers"]
+def in_registers(on: Mapping, phase: Phase, tensor: str, residency: Residency) -> tuple[Mask, Mask]:
+    """Where the registers hold what waits there of a tensor by itself; and where anything does."""
+    fits: Mask = np.True_
+    waits: Mask = np.False_
+    for own in waiting(on.cascade, phase, tensor, residency):
+        words = own.words + own.ahead
+        fits = fits & (words <= on.architecture.array(own.array).register_words)
+        waits = waits | (words > 0)
+    return fits, waits
+
+
+def flows(on: Mapping, phase: Phase, writer: Use, readers: Sequence[Use], kept: bool) -> Mask:
+    """Where no reader needs a memory, given the registers; `kept`: beside one that there is."""
+    fine: Mask = np.True_
+    for use in readers:
+        for objection in forwarding(on.cascade, on.architecture, phase, writer, use, kept):
+            fine = fine & ~np.asarray(objection.where, dtype=bool)
+    return fine
+
+
+def by_readers(masks: MappingABC[str, Mask]) -> list[tuple[Mask, frozenset[str]]]:
+    """The names whose masks hold, and where it is these."""
+    always = frozenset(name for name, mask in masks.items() if np.all(mask))
+    some = [name for name, mask in masks.items() if np.any(mask) and name not in always]
+    if not some:
+        return [(np.True_, always)]
+    every = np.broadcast_arrays(*(masks[name] for name in some))
+    code = sum(mask.astype(np.int64) << i for i, mask in enumerate(every))
+    return [
+        (code == pattern, always | {n for i, n in enumerate(some) if pattern >> i & 1})
+        for pattern in np.unique(np.asarray(code)).tolist()
+    ]
+
+
+__all__ = ["by_readers", "flows", "in_registers", "within_registers"]

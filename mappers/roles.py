@@ -9,8 +9,8 @@ import numpy as np
 
 from archs import Architecture, ComputeArray
 from einsum_cascade import Cascade, Einsum, InputError
-from sim.accesses import analysis_of, generation_ranks, shown_tensor
-from sim.mapping import Loop, Number
+from sim.accesses import analysis_of, generation_ranks, iterated_ranks, shown_tensor
+from sim.mapping import EinsumMapping, Loop, Number
 
 
 def refuse(cascade: Cascade, mapper: str, need: str) -> InputError:
@@ -158,3 +158,12 @@ def handed_over(
             if not near or (later and not in_registers):
                 handed.discard(reader.name)
     return handed
+
+
+def before_iteration(cascade: Cascade, tensor: str, nest: EinsumMapping) -> int:
+    """How many loops lie outside of the iteration of which a tensor is the running value."""
+    iterative = iterated_ranks(cascade, tensor)
+    for depth, loop in enumerate(nest.loops[: nest.shared]):
+        if loop.rank in iterative:
+            return depth
+    return nest.shared

@@ -142,6 +142,10 @@ class EinsumMapping:
             raise ValueError(f"{self.einsum} has no loop {below!r}, only {names}")
         return self._positions[below]
 
+    def below(self, depth: int) -> str | None:
+        """The name of the loop right outside of a tile kept inside the first `depth` loops."""
+        return self.loops[depth - 1].name if depth else None
+
     @cached_property
     def _positions(self) -> dict[str, int]:
         return {loop.name: at for at, loop in enumerate(self.loops, start=1)}

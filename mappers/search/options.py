@@ -11,6 +11,7 @@ from einsum_cascade.expression import parse_quantity
 from einsum_cascade.source import InputError
 from mappers.search.fronts import COLUMNS, Column
 from mappers.search.goals import Goal
+from mappers.search.problem import STRUCTURES
 from mappers.search.sizes import Tiles
 
 Objective = Literal["edp", "latency_s", "energy_pj", "traffic_bytes", "buffer_bytes"]
@@ -94,7 +95,7 @@ class Options(BaseModel):
     recompute: bool = True
     compare: bool = True
     fusion: Literal["any", "whole"] = "any"
-    structures: int = Field(default=2048, ge=0)
+    structures: int = Field(default=STRUCTURES, ge=0)
     budget: int | None = Field(default=None, ge=1)
     seed: int | None = None
 

@@ -25,6 +25,9 @@ from sim.legality import exchanges_along, nest_objections
 from sim.mapping import EinsumMapping, Number, Phase
 from sim.schedule import point_cycles
 
+STRUCTURES = 2048
+"""Up to how many structures of a cascade Einsums that are alike are bound apart, if not said."""
+
 _MOST_IN_PES = 16
 """An inner part of a rank is at most so many sides of an array long."""
 
@@ -40,8 +43,8 @@ class Problem:
     parts: tuple[int, ...]
     tiles: Tiles
     longest: MappingABC[str, float]
-    copies: frozenset[str] = frozenset()
-    structures: int = 2048
+    copies: frozenset[str]
+    structures: int
 
     @property
     def on(self) -> Mapping:
@@ -235,7 +238,7 @@ def problem(
     shape: MappingABC[str, Any],
     tiles: Tiles,
     copies: frozenset[str] = frozenset(),
-    structures: int = 2048,
+    structures: int = STRUCTURES,
 ) -> Problem:
     """The problem of one design point.
 

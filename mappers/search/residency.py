@@ -10,16 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from mappers.roles import states
+from einsum_cascade import Cascade
+from mappers.registers import by_readers, flows, in_registers
+from mappers.roles import before_iteration, states
 from mappers.search.axes import Axes, plain
 from mappers.search.nests import Placed, depth_choices, levels
 from mappers.search.problem import Problem
 from mappers.search.recompute import kept_rank
 from sim import IN_ARRAY, Option, Phase, Residency, Tile
-from sim.accesses import Use, iterated_ranks, uses
-from sim.legality import forwarding, late_readers
+from sim.accesses import Use, uses
+from sim.legality import late_readers
 from sim.mapping import EinsumMapping, Mask, shared_loops
-from sim.registers import overwritten, waiting
+from sim.registers import overwritten
 
 _Options = tuple[Option, ...]
 
@@ -81,14 +83,10 @@ def _chosen(axes: Axes, name: str, residencies: Sequence[Residency]) -> _Options
 def _tiles(problem: Problem, nest: EinsumMapping, depths: Sequence[int | None]) -> tuple[Tile, ...]:
     memories = problem.architecture.memories[1:]
     return tuple(
-        Tile(memory.name, _below(nest, depth))
+        Tile(memory.name, nest.below(depth))
         for memory, depth in zip(memories, depths, strict=True)
         if depth is not None
     )
-
-
-def _below(nest: EinsumMapping, depth: int) -> str | None:
-    return nest.loops[depth - 1].name if depth else None
 
 
 def _input(
@@ -127,8 +125,8 @@ def _output(
     others = [u for u in readers if u.mapping.einsum != nest.einsum]
     hands = _handed(problem, phase, writer, others, axes)
     if tensor in states(cascade):
-        depth = _before_iteration(problem, tensor, nest, [u.mapping for u in others])
-        tile = Tile(memories[1].name, _below(nest, depth))
+        depth = _before_iteration(cascade, tensor, nest, others)
+        tile = Tile(memories[1].name, nest.below(depth))
         return tuple(Option(when, Residency(home, (tile,), handed_to=to)) for when, to in hands)
     einsum = cascade.einsum(nest.einsum)
     summed = any(lp.rank in einsum.reduction_ranks for lp in nest.temporal)
@@ -155,74 +153,31 @@ def _handed(
     free: dict[str, Mask] = {}
     for use in readers:
         name = use.mapping.einsum
-        legal = _flows(problem, phase, writer, [use], True)
+        legal = plain(flows(problem.on, phase, writer, [use], True))
         if not np.any(legal):
             fine[name] = free[name] = np.False_
             continue
-        fits, waits = _in_registers(
-            problem, phase, writer.tensor, Residency("", handed_to=frozenset({name}))
-        )
-        fine[name] = fine.get(name, np.True_) & legal & fits
-        free[name] = fine[name] & ~waits
+        alone = Residency("", handed_to=frozenset({name}))
+        fits, waits = in_registers(problem.on, phase, writer.tensor, alone)
+        fine[name] = plain(fine.get(name, np.True_) & legal & fits)
+        free[name] = plain(fine[name] & ~waits)
     if all(np.array_equal(fine[name], free[name]) for name in fine):
-        return _patterns(fine)
+        return by_readers(fine)
     less, more = axes.which(f"hand {writer.tensor}", 2)
     return [
         (np.asarray(when & chosen), names)
         for chosen, masks in ((less, free), (more, fine))
-        for when, names in _patterns(masks)
+        for when, names in by_readers(masks)
     ]
-
-
-def _patterns(masks: MappingABC[str, Mask]) -> list[tuple[Mask, frozenset[str]]]:
-    """The names whose masks hold, and where it is these."""
-    masks = {name: plain(mask) for name, mask in masks.items()}
-    always = frozenset(name for name, mask in masks.items() if np.all(mask))
-    some = [name for name, mask in masks.items() if np.any(mask) and name not in always]
-    if not some:
-        return [(np.True_, always)]
-    every = np.broadcast_arrays(*(masks[name] for name in some))
-    code = sum(mask.astype(np.int64) << i for i, mask in enumerate(every))
-    return [
-        (code == pattern, always | {n for i, n in enumerate(some) if pattern >> i & 1})
-        for pattern in np.unique(np.asarray(code)).tolist()
-    ]
-
-
-def _flows(problem: Problem, phase: Phase, writer: Use, readers: Sequence[Use], kept: bool) -> Mask:
-    """Where no reader needs a memory, given the registers."""
-    fine: Mask = np.True_
-    for use in readers:
-        for objection in forwarding(
-            problem.cascade, problem.architecture, phase, writer, use, kept
-        ):
-            fine = fine & ~plain(objection.where).astype(bool)
-    return fine
-
-
-def _in_registers(
-    problem: Problem, phase: Phase, tensor: str, residency: Residency
-) -> tuple[Mask, Mask]:
-    """Where the registers hold what waits there of a tensor by itself; and where anything does."""
-    fits: Mask = np.True_
-    waits: Mask = np.False_
-    for own in waiting(problem.cascade, phase, tensor, residency):
-        words = plain(own.words + own.ahead)
-        fits = fits & (words <= problem.architecture.array(own.array).register_words)
-        waits = waits | (words > 0)
-    return fits, waits
 
 
 def _before_iteration(
-    problem: Problem, tensor: str, nest: EinsumMapping, others: Sequence[EinsumMapping]
+    cascade: Cascade, tensor: str, nest: EinsumMapping, others: Sequence[Use]
 ) -> int:
-    """How many loops lie outside of the iteration of which a tensor is the running value."""
-    iterative = iterated_ranks(problem.cascade, tensor)
-    depth = nest.shared
-    for i, loop in enumerate(nest.loops[: nest.shared]):
-        if loop.rank in iterative:
-            depth = min(depth, i)
-    return min([depth, *(shared_loops(nest, other) for other in others)])
+    """How many loops, shared with all other users, lie outside of the iteration of which a tensor
+    is the running value."""
+    common = (shared_loops(nest, other.mapping) for other in others)
+    return min([before_iteration(cascade, tensor, nest), *common])
 
 
 def _between(
@@ -244,19 +199,19 @@ def _between(
     others = [u for u in readers if u.mapping.einsum != nest.einsum]
     arrays = {u.mapping.array for u in (writer, *readers)}
     common = min((shared_loops(nest, u.mapping) for u in others), default=nest.shared)
-    fits, waits = _in_registers(problem, phase, tensor, Residency(IN_ARRAY))
+    fits, waits = map(plain, in_registers(problem.on, phase, tensor, Residency(IN_ARRAY)))
     if tensor in states(cascade):
-        depth = _before_iteration(problem, tensor, nest, [u.mapping for u in others])
-        tile = Tile(memories[1].name, _below(nest, depth))
+        depth = _before_iteration(cascade, tensor, nest, others)
+        tile = Tile(memories[1].name, nest.below(depth))
         some = len(arrays) == 1 and bool(np.any(fits))
         here = np.asarray(axes.which(f"home {tensor}", 1 + some)[-1] & some & fits)
         kept = Residency(memories[1].name, (tile,))
         return Option(here, Residency(IN_ARRAY)), Option(~here, kept)
-    inside = _flows(problem, phase, writer, others, False) & fits
-    flows = inside & ~waits
-    if np.all(flows):
+    inside = plain(flows(problem.on, phase, writer, others, False)) & fits
+    passing = inside & ~waits
+    if np.all(passing):
         return (Option(True, Residency(IN_ARRAY)),)
-    below = _below(nest, common)
+    below = nest.below(common)
     beside = common > outer or not outer  # in one run: one fills a copy while the other reads one
     tile = Tile(memories[1].name, below, 2 if len(arrays) > 1 and beside else 1)
     homes = [Residency(m.name, (replace(tile, memory=m.name),)) for m in memories[1:]]
@@ -265,10 +220,10 @@ def _between(
     hands = _handed(problem, phase, writer, others, axes)
     some = bool(np.any(inside & waits))
     which = axes.which(f"home {tensor}", len(homes) + some)
-    here = np.asarray(flows)
+    here = np.asarray(passing)
     if some:
         last = which.pop()
-        here = np.asarray(flows | (last & inside))
+        here = np.asarray(passing | (last & inside))
         which[0] = which[0] | last  # where it cannot wait in registers
     options = [Option(here, Residency(IN_ARRAY))] if np.any(here) else []
     for home, chosen in zip(homes, which, strict=True):
