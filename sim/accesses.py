@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, reduce
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from einsum_cascade.tiles import Part, parts, tile_share, union
 from einsum_cascade.views import Shown, asked, reads, view_of
 from sim.mapping import IN_ARRAY, EinsumMapping, Loop, Mask, Number, Option, Phase, Residency, Tile
 from sim.nest import Visits, product, visits
+
+
+Accessed = Literal["all", "edges", "between"]
+"""Accesses at the edges of the arrays, those between memories, or both."""
 
 
 @dataclass(frozen=True)
@@ -328,9 +332,11 @@ def tally(
     shape: Mapping[str, Number],
     phase: Phase,
     tensor: str | None = None,
+    what: Accessed = "all",
 ) -> Tally:
     """All accesses of a phase (or those of one `tensor`), in true words: what pads an incomplete
-    tile is not moved."""
+    tile is not moved. Of these, `what` crosses the edges of the arrays, or goes between the
+    memories (with the room that is taken there)."""
     replaced = {
         tensor: option.residency.in_place_of
         for tensor, options in phase.residency.items()
@@ -349,18 +355,39 @@ def tally(
     for use, options in touching:
         near = array_side(cascade, use, shape)  # the array's side: the memory nearest to it
         words = near.words * near.count * true_share(shape, use)
-        for position, option in enumerate(options):
+        for position, option in _alike(use, options, sharing):
             residency = option.residency
-            if _is_direct(use, residency):
-                continue
             tiles = residency.of(use.mapping.einsum)
-            _hold(result, shape, use, option)
-            nearest = architecture.memory(tiles[-1].memory if tiles else residency.home)
-            _both_ways(result, nearest, use, words, near, option.when)
-            _refill(result, cascade, architecture, shape, use, option, position, sharing)
+            if what != "between":
+                nearest = architecture.memory(tiles[-1].memory if tiles else residency.home)
+                _both_ways(result, nearest, use, words, near, option.when)
+            if what != "edges":
+                _hold(result, shape, use, option)
+                _refill(result, cascade, architecture, shape, use, option, position, sharing)
     for memory in architecture.memories[1:] if phase.spilled else ():
         _spill(result, architecture, cascade, shape, phase, memory.name, memory.size_bytes)
     return result
+
+
+def _alike(
+    use: Use, options: Sequence[Option], sharing: Mapping[tuple[object, ...], list[Use]]
+) -> Iterator[tuple[int, Option]]:
+    """The options in which a use needs a memory, those in which it does the same taken as one: the
+    position of the first of them, and where any of them holds."""
+    groups: dict[object, list[tuple[int, Option]]] = {}
+    for position, option in enumerate(options):
+        residency = option.residency
+        if _is_direct(use, residency):
+            continue
+        once = [_once(use, tile, position) for tile in _filled(use, residency)]
+        shared = tuple(tuple(map(id, sharing[key])) if key is not None else () for key in once)
+        overwrites = residency.in_place_of is not None
+        key = (residency.home, residency.of(use.mapping.einsum), overwrites, shared)
+        groups.setdefault(key, []).append((position, option))
+    for group in groups.values():
+        position, first = group[0]
+        when = reduce(np.logical_or, [option.when for _, option in group])
+        yield position, first if len(group) == 1 else replace(first, when=when)
 
 
 def element_words(architecture: Architecture, phase: Phase) -> dict[str, Number]:

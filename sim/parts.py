@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from einsum_cascade.shapes import points_in
-from sim.accesses import Tally, tally
+from sim.accesses import Accessed, Tally, tally
 from sim.energy import Accounting, energy_terms
 from sim.legality import fusion_objections, nest_objections, tensor_objections
 from sim.mapping import EinsumMapping, Mapping, Mask, Number, Phase
@@ -63,9 +63,14 @@ def einsum_part(on: Mapping, nest: EinsumMapping, accounting: Accounting = "full
 
 
 def tensor_part(
-    on: Mapping, phase: Phase, tensor: str, accounting: Accounting = "full"
+    on: Mapping,
+    phase: Phase,
+    tensor: str,
+    accounting: Accounting = "full",
+    what: Accessed = "all",
 ) -> TensorPart:
-    """The part of a tensor, in a phase of at least the Einsums that use it.
+    """The part of a tensor, in a phase of at least the Einsums that use it; or of this only `what`
+    crosses the edges of the arrays, or goes between memories.
 
     Raises ValueError for what does not add up: steps, spilled parts of tiles, what comes ahead,
     and ports.
@@ -74,7 +79,7 @@ def tensor_part(
     outermost = architecture.memories[0]
     if phase.steps or phase.spilled or phase.ahead or outermost.ports:
         raise ValueError(f"the costs of phase {phase.name} are no sums over tensors")
-    counted = tally(cascade, architecture, on.shape, phase, tensor)
+    counted = tally(cascade, architecture, on.shape, phase, tensor, what)
     nothing = Phase(phase.name, (), {})
     terms = energy_terms(cascade, architecture, {}, nothing, counted, accounting)
     moved = counted.words_by_tensor.get((outermost.name, tensor), np.float64(0))

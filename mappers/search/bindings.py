@@ -13,10 +13,14 @@ from mappers.search.recompute import kept_rank
 
 
 class Binding(NamedTuple):
-    """The array of an Einsum and the ranks that are spread over it, one a dimension."""
+    """The array of an Einsum, and ways to spread it: each has a rank for a dimension.
+
+    Of several, `choice` names the choice between them.
+    """
 
     array: str
-    spatial: tuple[str, ...]
+    spreads: tuple[tuple[str, ...], ...]
+    choice: str = ""
 
 
 def bindings(
@@ -38,54 +42,87 @@ def bindings(
         placed = (*batch, *outer, *inner[at])
         own[einsum.name] = frozenset(r for r in einsum.ranks if r not in placed and r != lanes)
         spread[einsum.name] = spreadable(problem, einsum, batch, placed)
-
-    def ways(members: Sequence[Einsum], fiber: bool) -> list[_Way]:
-        """What Einsums that are alike may be bound to."""
-        names = [e.name for e in members]
-        arrays = [problem.arrays_for(e) for e in members]
-        common = [a.name for a in arrays[0] if all(a in every for every in arrays)]
-        found: list[tuple[Binding, ...]] = []
-        for name in common:
-            found += product(
-                *(
-                    _spatial(problem, e, name, spread[e.name], lanes, fiber, len(einsums) == 1)
-                    for e in members
-                )
-            )
-        if not common:  # each where it can be
-            each = [
-                [
-                    b
-                    for a in every
-                    for b in _spatial(problem, e, a.name, spread[e.name], lanes, fiber, False)
-                ][:1]
-                for e, every in zip(members, arrays, strict=True)
-            ]
-            found += product(*each)
-        return [dict(zip(names, way, strict=True)) for way in found]
-
-    fine = _classes(problem, einsums, own, True)
-    coarse = _classes(problem, einsums, own, False)
     rows = any(kept_rank(problem.cascade, e.output.tensor) is not None for e in einsums)
     sides = [a.shape[0] for a in problem.architecture.arrays if len(a.shape) == 1]
     short = lanes is not None and any(problem.typical(lanes) < side for side in sides)
+    fibers = (False, True) if rows or short else (False,)
+
+    def on(einsum: Einsum, array: str, fiber: bool, alone: bool) -> list[Binding]:
+        """An Einsum on an array, spread in each way."""
+        some = _spatial(problem, einsum, array, spread[einsum.name], lanes, fiber, alone)
+        return [Binding(array, (ranks,)) for ranks in some]
+
+    def ways(members: Sequence[Einsum]) -> list[_Way]:
+        """What Einsums that are alike may be bound to."""
+        arrays = [problem.arrays_for(e) for e in members]
+        common = [a.name for a in arrays[0] if all(a in every for every in arrays)]
+        found: dict[tuple[Binding, ...], None] = {}
+        for fiber in fibers:
+            for name in common:
+                each = (on(e, name, fiber, len(einsums) == 1) for e in members)
+                found |= dict.fromkeys(product(*each))
+            if not common:  # each where it can be
+                first = (
+                    [b for a in every for b in on(e, a.name, fiber, False)][:1]
+                    for e, every in zip(members, arrays, strict=True)
+                )
+                found |= dict.fromkeys(product(*first))
+        names = [e.name for e in members]
+        return [dict(zip(names, way, strict=True)) for way in _joined(list(found))]
+
+    options = [ways(members) for members in _classes(problem, einsums, own, True)]
+    every = prod(map(len, options)) <= most[0]
+    if not every:
+        options = [ways(members) for members in _classes(problem, einsums, own, False)]
+        every = prod(map(len, options)) <= most[1]
+    names = [a.name for a in problem.architecture.arrays]
     done = set()
-    for fiber in (False, True) if rows or short else (False,):
-        options = [ways(members, fiber) for members in fine]
-        every = prod(map(len, options)) <= most[0]
-        if not every:
-            options = [ways(members, fiber) for members in coarse]
-            every = prod(map(len, options)) <= most[1]
-        names = [a.name for a in problem.architecture.arrays]
-        for chosen in product(*options) if every else _on_one(options, names, most[1]):
-            by_name = {name: binding for part in chosen for name, binding in part.items()}
-            found = tuple(by_name[e.name] for e in einsums)
-            if found not in done:
-                done.add(found)
-                yield found
+    for chosen in product(*options) if every else _on_one(options, names, most[1]):
+        by_name: dict[str, Binding] = {}
+        number = 0
+        for part in chosen:
+            several = any(len(b.spreads) > 1 for b in part.values())
+            choice = f"spread {number}" if several else ""
+            by_name |= {name: b._replace(choice=choice) for name, b in part.items()}
+            number += several
+        found = tuple(by_name[e.name] for e in einsums)
+        if found not in done:
+            done.add(found)
+            yield found
 
 
 _Way = dict[str, Binding]
+
+
+def _joined(ways: Sequence[tuple[Binding, ...]]) -> list[tuple[Binding, ...]]:
+    """Ways to bind some Einsums with one way to spread each, joined to ways with several where the
+    arrays are the same, and no rank is along one dimension here and along another there."""
+    found: list[list[tuple[Binding, ...]]] = []
+    for way in ways:
+        fitting = (some for some in found if all(_agree(way, other) for other in some))
+        joined = next(fitting, None)
+        if joined is None:
+            found.append([way])
+        else:
+            joined.append(way)
+    return [
+        tuple(
+            Binding(same[0].array, tuple(binding.spreads[0] for binding in same))
+            for same in zip(*some, strict=True)
+        )
+        for some in found
+    ]
+
+
+def _agree(one: Sequence[Binding], other: Sequence[Binding]) -> bool:
+    """Whether two ways have every Einsum on the same array, and its ranks along one dimension."""
+    for mine, theirs in zip(one, other, strict=True):
+        along = {rank: at for at, rank in enumerate(mine.spreads[0])}
+        if mine.array != theirs.array or any(
+            along.get(rank, at) != at for at, rank in enumerate(theirs.spreads[0])
+        ):
+            return False
+    return True
 
 
 def _classes(
@@ -143,8 +180,8 @@ def _spatial(
     lanes: str | None,
     fiber: bool,
     alone: bool,
-) -> list[Binding]:
-    """What may be spread over an array."""
+) -> list[tuple[str, ...]]:
+    """The ranks that may be spread over an array."""
     array = problem.architecture.array(name)
     every = problem.arrays_for(einsum)
     rows = lanes if lanes in ranks else None
@@ -154,18 +191,18 @@ def _spatial(
             return []  # a product is on an array of two dimensions where there is one
         mine = (rows,) if rows is not None else ()
         own = tuple(others[:1])
-        return [Binding(name, own or mine if fiber else mine or own)]
+        return [own or mine if fiber else mine or own]
     if is_product(einsum) and (alone or lanes is None):
         square = bool(array.shape[0] == array.shape[1])
         pairs = [p for p in permutations(ranks, 2) if not square or _first(ranks, p)]
-        return [Binding(name, pair) for pair in pairs] or [Binding(name, tuple(ranks))]
+        return pairs or [tuple(ranks)]
     if is_product(einsum) and rows is not None:
-        return [Binding(name, (r, rows)) for r in others] or [Binding(name, (rows,))]
+        return [(r, rows) for r in others] or [(rows,)]
     if rows is not None and others:
-        return [Binding(name, (others[0], rows))]
+        return [(others[0], rows)]
     if any(len(a.shape) == 1 for a in every):
         return []  # one rank would use one row of the array
-    return [Binding(name, tuple(ranks[:2]))]
+    return [tuple(ranks[:2])]
 
 
 def _first(ranks: list[str], pair: tuple[str, ...]) -> bool:

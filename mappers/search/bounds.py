@@ -56,7 +56,7 @@ def least(
     energy: np.ndarray = np.zeros(shape)
     for at, einsum in enumerate(einsums):
         bound = [bindings[at] for bindings in every]
-        each = {b: problem.work(einsum.name, b.array, b.spatial) for b in dict.fromkeys(bound)}
+        each = {b: _work(problem, einsum.name, b) for b in dict.fromkeys(bound)}
         energy = energy + _table(bound, {b: joules for b, (_, joules) in each.items()}, shape)
         again = {b: _delivered_again(problem, einsums, einsum, b) for b in each}
         energy = energy + _table(bound, again, shape)
@@ -100,17 +100,35 @@ def _word_energies_pj(problem: Problem) -> tuple[float, float]:
     )
 
 
+def _work(problem: Problem, einsum: str, binding: Binding) -> tuple[Number, Number]:
+    """Seconds of an array for an Einsum, spread in the way that takes the least, and energy."""
+    each = [problem.work(einsum, binding.array, spatial) for spatial in binding.spreads]
+    return reduce(np.minimum, [seconds for seconds, _ in each]), each[0][1]
+
+
 def _delivered_again(
     problem: Problem, einsums: Sequence[Einsum], einsum: Einsum, binding: Binding
 ) -> Number:
     """The energy of words that cross the edge of the array more than once, of what comes from
-    outside of the phase or goes there.
+    outside of the phase or goes there; spread in the way that takes the least."""
+    every = (_spread_again(problem, einsums, einsum, binding.array, s) for s in binding.spreads)
+    return reduce(np.minimum, every)
+
+
+def _spread_again(
+    problem: Problem,
+    einsums: Sequence[Einsum],
+    einsum: Einsum,
+    on: str,
+    spatial: Sequence[str],
+) -> Number:
+    """The same with some ranks spread.
 
     What the innermost loop in time moves comes anew in every iteration of all loops. Only the rank
     of that loop may be chosen, so whichever takes the least.
     """
-    array = problem.architecture.array(binding.array)
-    sides = dict(zip(binding.spatial, array.shape, strict=False))
+    array = problem.architecture.array(on)
+    sides = dict(zip(spatial, array.shape, strict=False))
     trips = {}
     for rank in einsum.ranks:
         extent = problem.shape[rank]
@@ -157,12 +175,15 @@ def _apart(problem: Problem, writer: Binding, reader: Binding, later: Sequence[s
     if other and (writer.array, reader.array) not in problem.architecture.links:
         return np.True_
     array = problem.architecture.array(writer.array)
-    sides = dict(zip(writer.spatial, array.shape, strict=False))
-    result: Mask = np.False_
-    for rank in later:
-        extent = problem.shape[rank]
-        words = extent / np.minimum(extent, sides.get(rank, 1.0))
-        result = result | ((extent > 1) & (other | (words > array.register_words)))
+    result: Mask = np.bool_(bool(later))
+    for spatial in writer.spreads:
+        sides = dict(zip(spatial, array.shape, strict=False))
+        here: Mask = np.False_
+        for rank in later:
+            extent = problem.shape[rank]
+            words = extent / np.minimum(extent, sides.get(rank, 1.0))
+            here = here | ((extent > 1) & (other | (words > array.register_words)))
+        result = result & here
     return result
 
 

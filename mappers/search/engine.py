@@ -139,7 +139,7 @@ class Space:
             structure, layout = self.opened[number]
             single, phase = rebuild(self.problem, structure, layout, x, k)
             phases.append(phase)
-            words.append(structure.words)
+            words.append(structure.words(layout.picked(x, k)))
         return single, phases, words
 
 

@@ -9,16 +9,18 @@ from functools import cached_property
 import numpy as np
 
 from archs import Architecture
+from mappers.search.axes import plain
 from mappers.search.fronts import Column
 from sim.mapping import Mask, Number
-from sim.parts import TensorPart
+from sim.parts import EinsumPart, TensorPart
 
 
 @dataclass(frozen=True)
 class Measures:
-    """Sums over tensors, in this order along the first axis of an array: energy, traffic (where a
-    column needs it), seconds of each memory that takes time, bytes in each memory on chip, words in
-    each PE of an array.
+    """Sums over Einsums and tensors, in this order along the first axis of an array: energy,
+    traffic (where a column needs it), seconds of each memory that takes time, bytes in each memory
+    on chip, words in each PE of an array, seconds of each array. What is zero at the end may be
+    left out.
 
     `memories` and `registers` say how much room there is. The bytes in all memories together are
     `buffer_bytes`.
@@ -45,33 +47,43 @@ class Measures:
     def _sizes(self) -> np.ndarray:
         return np.array([*(self.memories[name] for name in self.rooms), *self.registers.values()])
 
+    @cached_property
+    def _room(self) -> slice:
+        """Where the room is: bytes, then words in PEs."""
+        first = self._first + len(self.seconds)
+        return slice(first, first + len(self._sizes))
+
     @property
     def count(self) -> int:
         """How many sums there are."""
-        return self._first + len(self.seconds) + len(self._sizes)
+        return self._room.stop + len(self.registers)
 
     def of(
-        self, part: TensorPart, words: Mapping[str, Number], refused: Sequence[Mask]
+        self, part: TensorPart, words: Mapping[str, Number] | None, refused: Sequence[Mask]
     ) -> np.ndarray:
-        """The measures of a tensor along a first axis, given what each PE holds of it by array;
-        infinite where it is refused."""
-        rows = [part.energy_pj]
+        """The measures of a tensor along a first axis, given what each PE holds of it by array
+        (None: no room is taken); infinite where it is refused."""
+        rows: list[Number] = [part.energy_pj]
         if self._first == 2:
             rows.append(part.traffic_bytes)
         rows += [part.seconds[name] for name in self.seconds]
-        rows += [part.room_bytes.get(name, 0.0) for name in self.rooms]
-        rows += [words.get(name, 0.0) for name in self.registers]
-        shape = np.broadcast_shapes(*map(np.shape, rows), *map(np.shape, refused))
-        found = np.empty((len(rows), *shape))
-        for at, row in enumerate(rows):
-            found[at] = row
-        for mask in refused:
-            found[:, np.broadcast_to(mask, shape)] = np.inf
-        return found
+        if words is not None:
+            rows += [plain(part.room_bytes.get(name, 0.0)) for name in self.rooms]
+            rows += [plain(words.get(name, 0.0)) for name in self.registers]
+        return _filled(rows, refused)
+
+    def of_einsum(self, part: EinsumPart, array: str) -> np.ndarray:
+        """The measures of an Einsum on an array, likewise."""
+        rows: list[Number] = [np.float64(0)] * self.count
+        rows[0] = part.energy_pj
+        rows[self._room.stop + list(self.registers).index(array)] = part.seconds
+        return _filled(rows, part.refused)
 
     def at_stake(self, values: np.ndarray) -> float:
         """How much of all the room these measures (choices by points) differ in, by the choice."""
-        rooms = values[self.count - len(self._sizes) :]
+        rooms = values[self._room]
+        if not len(rooms):
+            return 0.0
         most = np.where(np.isfinite(rooms), rooms, 0.0).max(axis=1, initial=0.0)
         least = rooms.min(axis=1, initial=np.inf)
         sizes = np.maximum(self._sizes, 1.0)[:, None]
@@ -80,15 +92,16 @@ class Measures:
     def fit(self, sums: np.ndarray) -> np.ndarray:
         """Where there is room for everything. `sums` are measures along the first of two axes."""
         fine = np.ones(sums.shape[1], dtype=bool)
-        for room, size in zip(sums[self.count - len(self._sizes) :], self._sizes, strict=True):
+        for room, size in zip(sums[self._room], self._sizes, strict=True):
             fine &= room <= size
         return fine
 
-    def costs(self, sums: np.ndarray, busy_s: np.ndarray) -> np.ndarray:
-        """The columns of what has these sums (measures along the first of two axes) and keeps an
-        array busy for so long. Shape: candidates by columns."""
-        moving = sums[self._first : self._first + len(self.seconds)]
-        latency = np.maximum(busy_s, moving.max(axis=0, initial=0.0))
+    def costs(self, sums: np.ndarray) -> np.ndarray:
+        """The columns of what has these sums (measures along the first of two axes). Shape:
+        candidates by columns."""
+        latency = sums[self._room.stop :].max(axis=0)
+        if self.seconds:
+            latency = np.maximum(latency, sums[self._first : self._room.start].max(axis=0))
         found = np.empty((len(self.columns), sums.shape[1]))
         for at, column in enumerate(self.columns):
             if column == "latency_s":
@@ -98,9 +111,19 @@ class Measures:
             elif column == "traffic_bytes":
                 found[at] = sums[1]
             else:
-                rooms = self.count - len(self._sizes)
-                found[at] = sums[rooms : rooms + len(self.rooms)].sum(axis=0)
+                found[at] = sums[self._room][: len(self.rooms)].sum(axis=0)
         return found.T
+
+
+def _filled(rows: Sequence[Number], refused: Sequence[Mask]) -> np.ndarray:
+    """Rows along a first axis; infinite where anything is refused."""
+    shape = np.broadcast_shapes(*map(np.shape, rows), *map(np.shape, refused))
+    found = np.empty((len(rows), *shape))
+    for at, row in enumerate(rows):
+        found[at] = row
+    for mask in refused:
+        found[:, np.broadcast_to(mask, shape)] = np.inf
+    return found
 
 
 def measures_of(architecture: Architecture, columns: tuple[Column, ...]) -> Measures:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import reduce
+from itertools import compress, product
 
 import numpy as np
 
@@ -26,10 +27,14 @@ PARTS = "parts"
 
 @dataclass(frozen=True)
 class Placed:
-    """An Einsum with its nest, and how many of its shared loops all of the phase share."""
+    """An Einsum with its nest, and how many of its shared loops all of the phase share.
+
+    `plain` is the nest for what goes between memories: the order of its own loops does not matter.
+    """
 
     einsum: Einsum
     nest: EinsumMapping
+    plain: EinsumMapping
     run: int
     outer: int
 
@@ -51,9 +56,10 @@ def axes_of(
     problem: Problem, structure: Structure, picked: Mapping[str, int] | None = None
 ) -> Axes:
     """Axes for what nests may choose, in the same order for all structures: first those of tiles,
-    then the own loops of products. All of one entry so far."""
-    orders = free_orders(problem, structure).values()
-    return Axes(picked, dict.fromkeys((*tile_axes(problem), *orders), 1))
+    then the own loops of products, then what is spread over the arrays. The first two have one
+    entry so far."""
+    orders = (f"order {number}" for number in range(_MOST_FREE))
+    return Axes(picked, dict.fromkeys((*tile_axes(problem), *orders), 1) | structure.spreads)
 
 
 def free_orders(problem: Problem, structure: Structure) -> dict[str, str]:
@@ -85,8 +91,10 @@ def place_nest(
     sizes: Mapping[str, Sizes],
     order: str | None,
     axes: Axes,
+    spread: int | None = None,
 ) -> Placed:
-    """The nest of one Einsum. With `order`, its own loops may be in several, along that axis."""
+    """The nest of one Einsum. With `order`, its own loops may be in several, along that axis; so
+    may be what is spread over the array, but for one `spread` alone."""
     einsum, at = structure.einsums[number], structure.run[number]
     binding = structure.bindings[number]
     loops: list[Loop] = []
@@ -102,21 +110,38 @@ def place_nest(
         left[rank] = sizes[rank].inner
     shared = len(loops)
     array = problem.architecture.array(binding.array)
+    whole: set[str] = set()
+    if spread is None:
+        chosen = axes.which(binding.choice, len(binding.spreads))
+    else:
+        chosen = [np.bool_(way == spread) for way in range(len(binding.spreads))]
     spatial = []
-    for rank, side in zip(binding.spatial, array.shape, strict=False):
-        times = tiles(left[rank], side)
-        width = np.ceil(left[rank] / times)
-        spatial.append(Loop(f"{rank}0", rank, width, True))
-        left[rank] = times
-    whole = {
-        r for r, s in zip(binding.spatial, array.shape, strict=False) if problem.typical(r) <= s
-    }
+    for dimension, side in enumerate(array.shape):
+        for rank in dict.fromkeys(r for way in binding.spreads for r in way[dimension:][:1]):
+            where = [rank in ranks for ranks in binding.spreads]
+            when = reduce(np.logical_or, compress(chosen, where))
+            if not np.any(when):
+                continue
+            times = np.where(when, tiles(left[rank], side), left[rank])
+            width = np.where(when, np.ceil(left[rank] / times), 1.0)
+            spatial.append(Loop(f"{rank}0", rank, width, True))
+            left[rank] = times
+            if np.all(when) and problem.typical(rank) <= side:
+                whole.add(rank)
     stepped = {r for r in loops_over(structure, at) if problem.cascade.ranks[r].iterative}
     done = {*structure.batch, *whole, *stepped}
     own = [r for r in einsum.ranks if r not in done and problem.typical(r) > 1]
-    loops += _own_loops(problem, einsum, own, left, order, axes)
-    nest = EinsumMapping(einsum.name, binding.array, (*loops, *spatial), shared, issue="pipelined")
-    return Placed(einsum, nest, at, len(structure.batch) + len(structure.outer))
+    nest, plain = (
+        EinsumMapping(
+            einsum.name,
+            binding.array,
+            (*loops, *_own_loops(problem, einsum, own, left, choice, axes), *spatial),
+            shared,
+            issue="pipelined",
+        )
+        for choice in (order, None)
+    )
+    return Placed(einsum, nest, plain, at, len(structure.batch) + len(structure.outer))
 
 
 def loops_over(structure: Structure, run: int) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -28,12 +27,12 @@ from mappers.search.nests import (
 )
 from mappers.search.points import at_points, pick
 from mappers.search.problem import Problem, touched
-from mappers.search.residency import make_phase
+from mappers.search.residency import find_homes, overwriting
 from mappers.search.structures import Structure
 from sim import Phase
-from sim.mapping import Mask
+from sim.accesses import Accessed
+from sim.mapping import Mask, Number
 from sim.parts import (
-    EinsumPart,
     einsum_part,
     fusion_refused,
     tensor_part,
@@ -51,9 +50,10 @@ _WEIGHED = 64
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """What a tensor adds, along the choices `names` (of all its `choices`, those that matter).
+    """What a tensor or an Einsum adds, along the choices `names` (of all its `choices`, those that
+    matter).
 
-    `values` are measures, then an axis for each of `names`, then those of tiles: of all, or one
+    `values` are measures (the first of them, if the others are zero), then an axis for each of `names`, then those of tiles: of all, or one
     axis of some sets of their sizes. `least` is the least over the choices. Infinite where a choice
     is not legal. `at_stake` is how much of the room on chip depends on the choices.
     """
@@ -69,18 +69,17 @@ class Piece:
 class Begun:
     """A structure of which the pieces of its tensors (by `keys`) are still to be worked out.
 
-    `axes` are those of `tiles`, then those of the orders of loops. `energy_pj` and `busy_s` are
-    those of the arrays, along all axes of tiles. `refused` are pieces that cost nothing, infinite
-    where the structure is not legal.
+    `axes` are those of `tiles`, then those of the nests. `base` is what no choice of the nests
+    changes, along all axes of tiles. `pieces` are those of Einsums, and such as cost nothing and
+    are infinite where the structure is not legal.
     """
 
     problem: Problem
     axes: Axes
     tiles: tuple[str, ...]
     placed: tuple[Placed, ...]
-    energy_pj: np.ndarray
-    busy_s: np.ndarray
-    refused: tuple[Piece, ...]
+    base: np.ndarray
+    pieces: tuple[Piece, ...]
     keys: Mapping[object, _Tensor]
 
     @property
@@ -95,7 +94,8 @@ class _Tensor:
 
     If an Einsum of the run makes it (`made`), it may overwrite one of `old`, and then what is
     `beside` (positions too) bears on it as well. Of what is made `between` it and a reader that
-    needs both, the arrays do.
+    needs both, the arrays do. What several Einsums take is in several pieces: that which goes
+    between memories, and for each of these (`at`, a position) what crosses the edge of its array.
     """
 
     name: str
@@ -104,6 +104,8 @@ class _Tensor:
     old: tuple[str, ...] = ()
     beside: tuple[int, ...] = ()
     between: tuple[int, ...] = ()
+    what: Accessed = "all"
+    at: int | None = None
 
 
 class Pieces:
@@ -118,7 +120,7 @@ class Pieces:
         self._signatures: dict[tuple[Problem, str], int] = {}
         self._sizes: dict[object, tuple[dict[str, Sizes], dict[str, int]]] = {}
         self._placed: dict[tuple[str, int, int], tuple[Placed, int]] = {}
-        self._einsums: dict[int, EinsumPart] = {}
+        self._einsums: dict[int, Piece] = {}
         self._runs: dict[object, tuple[_Tensor, ...]] = {}
         self._tensors: dict[object, Piece] = {}
         self._bytes = 0
@@ -132,33 +134,47 @@ class Pieces:
             self._bytes = 0
         axes = axes_of(problem, structure)
         numbers, placed = self._place(problem, structure, axes)
-        energy: Any = np.float64(0)
-        busy: dict[str, Any] = {}
-        masks = [*self._refused(problem, structure, placed)]
-        for number, own in zip(numbers, placed, strict=True):
-            if number not in self._einsums:
-                part = einsum_part(problem.on, own.nest)
-                # the order of loops changes nothing here
-                self._einsums[number] = replace(part, seconds=plain(part.seconds))
-                self._bytes += self._einsums[number].seconds.nbytes
-            part = self._einsums[number]
-            energy = energy + part.energy_pj
-            busy[own.nest.array] = busy.get(own.nest.array, 0.0) + part.seconds
-            masks += part.refused
         tiles = tile_axes(problem)
         names = list(axes.sizes)[len(tiles) :]
-        refused = [_piece(np.where(m, np.inf, 0.0)[None], names, len(tiles), {}) for m in masks]
+        masks = self._refused(problem, structure, placed)
+        found = [_piece(np.where(m, np.inf, 0.0)[None], names, len(tiles), {}) for m in masks]
+        base = np.zeros((self.measures.count, *(axes.sizes[name] for name in reversed(tiles))))
+        for at, number in enumerate(numbers):
+            if number not in self._einsums:
+                values = self._einsum(problem, structure, at, axes)
+                self._einsums[number] = _piece(values, names, len(tiles), {})
+                self._bytes += values.nbytes
+            piece = self._einsums[number]
+            if piece.names:
+                found.append(piece)
+            else:
+                base += piece.values
         tensors = self._tensors_of(problem, structure.einsums)
         return Begun(
             problem,
             axes,
             tiles,
             tuple(placed),
-            _along_tiles(energy, axes, tiles),
-            _along_tiles(reduce(np.maximum, busy.values()), axes, tiles),
-            tuple(refused),
+            base,
+            tuple(found),
             {self._key(problem, structure, tensor, numbers): tensor for tensor in tensors},
         )
+
+    def _einsum(
+        self, problem: Problem, structure: Structure, at: int, axes: Axes
+    ) -> np.ndarray:
+        """The measures of an Einsum, along the choice of what is spread over its array."""
+        binding = structure.bindings[at]
+        shared, _ = self._sizes[structure.outer, structure.inner]
+        ways = axes.which(binding.choice, len(binding.spreads))
+        found = []
+        for spread, when in enumerate(ways):
+            alone = place_nest(problem, structure, at, shared, None, axes, spread)
+            values = self.measures.of_einsum(einsum_part(problem.on, alone.nest), binding.array)
+            lacking = max(0, np.ndim(when) + 1 - values.ndim)
+            values = values.reshape(len(values), *(1,) * lacking, *values.shape[1:])
+            found.append(np.where(when, values, 0.0))
+        return np.asarray(sum(found))
 
     def known(self, key: object) -> Piece | None:
         """A piece that has been worked out for all sizes of tiles."""
@@ -168,25 +184,40 @@ class Pieces:
         """A piece, for all sizes of tiles, or only for `some` (flat positions)."""
         problem, tensor, tiles = begun.problem, begun.keys[key], len(begun.tiles)
         axes = Axes(None, dict(begun.axes.sizes))
-        phase = make_phase(problem, "", begun.placed, axes, {tensor.name, *tensor.old})
-        refused = tensor_refused(problem.on, phase, tensor.name)
-        words = tensor_registers(problem.on, phase, tensor.name)
+        homes = find_homes(problem, "", begun.placed, axes, {tensor.name, *tensor.old})
+        on, phase = problem.on, homes.phase
+        refused: tuple[Mask, ...] = ()
+        words: Mapping[str, Number] | None = None
+        shared: Mapping[str, Mask] = {}
+        if tensor.at is None:
+            refused = tensor_refused(on, phase, tensor.name)
+            words = tensor_registers(on, phase, tensor.name)
+            old = dict(overwriting(problem, homes)).get(tensor.name)
+            shared = homes.held[old].there if old else {}
+            between = tensor.what == "between"
+            of = [begun.placed[at] for at in tensor.users]
+            users = [placed.plain if between else placed.nest for placed in of]
+        else:
+            users = [begun.placed[tensor.at].nest]
+        if tensor.what != "all":
+            phase = replace(phase, einsums=tuple(users))
+        if some is not None:
+            where = np.unravel_index(some, begun.shape)
+            on, phase = at_points(on, phase, users, tensor.name, where)
+            refused = tuple(pick(mask, where) for mask in refused)
+            shared = {memory: pick(mask, where) for memory, mask in shared.items()}
+            words = words and {array: pick(own, where) for array, own in words.items()}
+            tiles = 1
+        part = tensor_part(on, phase, tensor.name, what=tensor.what)
+        room = {m: np.where(shared.get(m, False), 0.0, own) for m, own in part.room_bytes.items()}
+        values = self.measures.of(replace(part, room_bytes=room), words, refused)
         names = list(axes.sizes)
         choices = {name: axes.sizes[name] for name in names[len(begun.axes.sizes) :]}
+        piece = self._weighed(_piece(values, names[len(begun.tiles) :], tiles, choices))
         if some is None:
-            part = tensor_part(problem.on, phase, tensor.name)
-            values = self.measures.of(part, words, refused)
-            piece = self._weighed(_piece(values, names[tiles:], tiles, choices))
             self._bytes += piece.values.nbytes
             self._tensors[key] = piece
-            return piece
-        where = np.unravel_index(some, begun.shape)
-        users = [begun.placed[at].nest for at in tensor.users]
-        on, phase = at_points(problem.on, phase, users, tensor.name, where)
-        refused = tuple(pick(mask, where) for mask in refused)
-        words = {array: pick(own, where) for array, own in words.items()}
-        values = self.measures.of(tensor_part(on, phase, tensor.name), words, refused)
-        return self._weighed(_piece(values, names[tiles:], 1, choices))
+        return piece
 
     def _weighed(self, piece: Piece) -> Piece:
         """A piece with what is at stake, at some of its points."""
@@ -266,7 +297,7 @@ class Pieces:
             apart.setdefault(run[at], len(apart))
         nests = tuple((numbers[at], apart[run[at]]) for at in every)
         if not tensor.made:
-            return tensor.name, nests
+            return tensor.name, nests, tensor.what, tensor.at if tensor.at is None else every.index(tensor.at)
         names = tuple(structure.einsums[at].name for at in tensor.users)
         around = tuple(
             (e.name, apart[at])
@@ -302,14 +333,12 @@ def _tensors(problem: Problem, einsums: Sequence[Einsum]) -> Iterator[_Tensor]:
         if tensor in makers:
             between = tuple(at for at in range(min(every), max(every)) if at not in every)
         near = tuple(at for at in beside if at not in own)
+        if tensor not in makers and len(own) > 1:
+            yield _Tensor(tensor, tuple(own), False, what="between")
+            for each in own:
+                yield _Tensor(tensor, tuple(own), False, what="edges", at=each)
+            continue
         yield _Tensor(tensor, tuple(own), tensor in makers, old, near, between)
-
-
-def _along_tiles(array: Any, axes: Axes, tiles: Sequence[str]) -> np.ndarray:
-    """An array that depends on tiles alone, along all of their axes."""
-    shape = tuple(axes.sizes[name] for name in reversed(tiles))
-    kept = np.shape(array)[-len(shape) :] if shape else ()
-    return np.broadcast_to(np.reshape(array, kept), shape)
 
 
 def _piece(

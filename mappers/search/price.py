@@ -53,16 +53,14 @@ class Layout:
 class Opened:
     """A structure with what is left of its sets of sizes of tiles, numbered by `x`.
 
-    `least` are the measures that each costs at least, every tensor at its best by itself;
-    `energy_pj` and `busy_s` are those of the arrays alone. Beside each piece are the positions in
-    it that belong to `x`.
+    `least` are the measures that each costs at least, every piece at its best by itself; `base` is
+    what no choice changes. Beside each piece are the positions in it that belong to `x`.
     """
 
     layout: Layout
     x: np.ndarray
     least: np.ndarray
-    energy_pj: np.ndarray
-    busy_s: np.ndarray
+    base: np.ndarray
     pieces: tuple[tuple[Piece, np.ndarray], ...]
 
 
@@ -76,14 +74,13 @@ def open_structure(
     begun = pieces.begin(problem, structure)
     shape, keys = begun.shape, begun.keys
     points = prod(shape)
-    found: list[tuple[Piece, np.ndarray | None]] = [(piece, None) for piece in begun.refused]
+    found: list[tuple[Piece, np.ndarray | None]] = [(piece, None) for piece in begun.pieces]
     known = {key: pieces.known(key) for key in keys}
     found += [(piece, None) for piece in known.values() if piece is not None]
-    sums = np.zeros((pieces.measures.count, *shape))
-    sums[0] = begun.energy_pj
+    sums = begun.base.copy()
     for piece, _ in found:
-        sums += piece.least
-    left = _Left(np.arange(points), sums.reshape(len(sums), -1), begun.busy_s.reshape(-1))
+        sums[: len(piece.least)] += piece.least
+    left = _Left(np.arange(points), sums.reshape(len(sums), -1))
     left = left.screened(screen)
     for key in sorted((k for k in keys if known[k] is None), key=lambda k: keys[k].made):
         if not len(left.x):
@@ -92,8 +89,9 @@ def open_structure(
         piece = pieces.work_out(begun, key, some)
         found.append((piece, some))
         at = _positions(piece, some, left.x, shape)
-        left = replace(left, least=left.least + _flat(piece.least).take(at, axis=1))
-        left = left.screened(screen)
+        least = left.least.copy()
+        least[: len(piece.least)] += _flat(piece.least).take(at, axis=1)
+        left = replace(left, least=least).screened(screen)
     choices = {n: size for n, size in begun.axes.sizes.items() if n not in begun.tiles}
     for piece, _ in found:
         choices |= piece.choices
@@ -103,8 +101,8 @@ def open_structure(
         count.leave_out(verdicts, layout.each)
     found.sort(key=lambda f: (-f[0].at_stake, prod(choices[name] for name in f[0].names)))
     each = tuple((piece, _positions(piece, some, left.x, shape)) for piece, some in found)
-    energy = begun.energy_pj.reshape(-1)[left.x]
-    return Opened(layout, left.x, left.least, energy, left.busy_s, each)
+    base = _flat(begun.base).take(left.x, axis=1)
+    return Opened(layout, left.x, left.least, base, each)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,17 +111,16 @@ class _Left:
 
     x: np.ndarray
     least: np.ndarray
-    busy_s: np.ndarray
     out: tuple[np.ndarray, ...] = ()
 
     def screened(self, screen: Screen) -> _Left:
         """What passes a screen."""
-        verdicts = screen.verdicts(self.least, self.busy_s, self.x)
+        verdicts = screen.verdicts(self.least, self.x)
         kept = np.flatnonzero(verdicts == 0)
         if len(kept) == len(self.x):
             return self
         out = (*self.out, verdicts)
-        return _Left(self.x[kept], self.least.take(kept, axis=1), self.busy_s[kept], out)
+        return _Left(self.x[kept], self.least.take(kept, axis=1), out)
 
 
 def _positions(
@@ -174,12 +171,11 @@ class Pricing:
     def search(self) -> None:
         """Keep in the fronts of the screen what nothing beats."""
         opened = self.opened
-        least = self.screen.measures.costs(opened.least, opened.busy_s)
+        least = self.screen.measures.costs(opened.least)
         left = np.argsort(least.prod(axis=-1), kind="stable")
         size = _FIRST
         while len(left) and not self.stopped():
-            x, busy = opened.x[left], opened.busy_s[left]
-            verdicts = self.screen.verdicts(opened.least.take(left, axis=1), busy, x)
+            verdicts = self.screen.verdicts(opened.least.take(left, axis=1), opened.x[left])
             self.count.leave_out(verdicts, opened.layout.each)
             left = left[verdicts == 0]
             some = np.zeros(len(left), dtype=bool)
@@ -194,10 +190,11 @@ class Pricing:
         opened, choices = self.opened, self.opened.layout.choices
         rest = [np.zeros((len(opened.least), len(some)))]
         for piece, at in reversed(opened.pieces):
-            rest.append(rest[-1] + _flat(piece.least).take(at[some], axis=1))
+            least = rest[-1].copy()
+            least[: len(piece.least)] += _flat(piece.least).take(at[some], axis=1)
+            rest.append(least)
         rest.reverse()
-        first = np.zeros((len(opened.least), len(some)))
-        first[0] = opened.energy_pj[some]
+        first = opened.base.take(some, axis=1)
         matter = {name for piece, _ in opened.pieces for name in piece.names}
         each = prod(choices[name] for name in matter)
         self.count.dominated += (opened.layout.each - each) * len(some)  # as good as others
@@ -213,8 +210,7 @@ class Pricing:
             more = prod(choices[name] for name in new)
             if more > 1:
                 bound = sums.values + rest[sums.next].take(sums.point, axis=1)
-                point = some[sums.point]
-                verdicts = self.screen.verdicts(bound, opened.busy_s[point], opened.x[point])
+                verdicts = self.screen.verdicts(bound, opened.x[some[sums.point]])
                 self.count.leave_out(verdicts, sums.each)
                 sums = sums.only(np.flatnonzero(verdicts == 0))
             if len(sums.point) > 1 and len(sums.point) * more > _AT_ONCE:
@@ -230,7 +226,7 @@ class Pricing:
         x = self.opened.x[point]
         self.count.costed += len(fine)
         self.count.valid += len(x)
-        costs = measures.costs(sums.values[:, fine], self.opened.busy_s[point])
+        costs = measures.costs(sums.values[:, fine])
         keys = np.stack([np.full(len(x), self.number), x, code], axis=-1)
         for part, own in self.screen.by_part(x):
             fronts[part].add(costs[own], keys[own])
@@ -256,7 +252,8 @@ def _with(
         else:
             row = row + sums.code // steps[name] % choices[name]
     size = piece.least[0].size
-    added = sums.values[:, None] + _flat(piece.values).take(row * size + tile, axis=1)
+    added = np.repeat(sums.values[:, None], len(code), axis=1)
+    added[: len(piece.values)] += _flat(piece.values).take(row * size + tile, axis=1)
     point = np.broadcast_to(sums.point, code.shape).reshape(-1)
     chosen = (*sums.chosen, *new)
     each = sums.each // prod(choices[name] for name in new)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, replace
 from itertools import product
@@ -26,14 +26,48 @@ from sim.registers import overwritten
 _Options = tuple[Option, ...]
 
 
-def make_phase(
+@dataclass(frozen=True)
+class Homes:
+    """A phase with the options of some tensors, and where those of its own are held on chip."""
+
+    phase: Phase
+    held: MappingABC[str, _Held]
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Where a tensor is in each memory on chip, and the loop below which its tile is."""
+
+    there: MappingABC[str, Mask]
+    below: str | None
+
+
+def make_phase(problem: Problem, name: str, placed: Sequence[Placed], axes: Axes) -> Phase:
+    """The phase of some nests, each tensor with all of its options."""
+    homes = find_homes(problem, name, placed, axes)
+    result = dict(homes.phase.residency)
+    for tensor, old in overwriting(problem, homes):
+        there = homes.held[old].there
+        result[tensor] = tuple(
+            Option(np.asarray(option.when & when), residency)
+            for option in result[tensor]
+            for taken in [there.get(option.residency.home, np.False_)]
+            for when, residency in (
+                (taken, replace(option.residency, in_place_of=old)),
+                (np.logical_not(taken), option.residency),
+            )
+        )
+    return replace(homes.phase, residency={t: _used(options) for t, options in result.items()})
+
+
+def find_homes(
     problem: Problem,
     name: str,
     placed: Sequence[Placed],
     axes: Axes,
     only: Container[str] | None = None,
-) -> Phase:
-    """The phase of some nests, each tensor (or `only` some) with all of its options."""
+) -> Homes:
+    """Where the tensors (or `only` some) of some nests may live. None overwrites another yet."""
     nests = tuple(p.nest for p in placed)
     by_tensor: dict[str, list[Use]] = {}
     bare = Phase(name, nests, {})
@@ -53,14 +87,24 @@ def make_phase(
         else:
             outer = placed[0].outer
             result[tensor] = _between(problem, bare, writers[0], readers, axes, outer, held)
-    return Phase(
-        name,
-        nests,
-        {
-            t: _used(options)
-            for t, options in _in_place(problem, Phase(name, nests, result), held).items()
-        },
-    )
+    options = {tensor: _used(options) for tensor, options in result.items()}
+    return Homes(Phase(name, nests, options), held)
+
+
+def overwriting(problem: Problem, homes: Homes) -> Iterator[tuple[str, str]]:
+    """Results that overwrite an operand which nothing reads any more, each with that: they take no
+    room of their own where both are in the same memory."""
+    cascade, held = problem.cascade, homes.held
+    taken: set[str] = set()
+    for tensor, own in held.items():
+        writer = next(m.einsum for m in homes.phase.einsums if _makes(problem, m.einsum, tensor))
+        for old in overwritten(cascade.einsum(writer)):
+            if old not in held or old in taken or held[old].below != own.below:
+                continue
+            if not late_readers(cascade, homes.phase, tensor, old):
+                taken.add(old)
+                yield tensor, old
+                break
 
 
 def _used(options: _Options) -> _Options:
@@ -238,46 +282,8 @@ def _between(
     return tuple(options)
 
 
-@dataclass(frozen=True)
-class _Held:
-    """Where a tensor is in each memory on chip, and the loop below which its tile is."""
-
-    there: MappingABC[str, Mask]
-    below: str | None
-
-
-def _in_place(problem: Problem, phase: Phase, held: MappingABC[str, _Held]) -> dict[str, _Options]:
-    """Results that overwrite an operand which nothing reads any more take no room of their own."""
-    cascade = problem.cascade
-    result = dict(phase.residency)
-    taken: set[str] = set()
-    for tensor, own in held.items():
-        writer = next(m.einsum for m in phase.einsums if _makes(problem, m.einsum, tensor))
-        for old in overwritten(cascade.einsum(writer)):
-            if old not in held or old in taken or held[old].below != own.below:
-                continue
-            if late_readers(cascade, phase, tensor, old):
-                continue
-            taken.add(old)
-            options = []
-            for option in result[tensor]:
-                residency = option.residency
-                there = np.asarray(held[old].there.get(residency.home, np.False_))
-                if not np.any(there):
-                    options.append(option)
-                    continue
-                over = replace(residency, in_place_of=old)
-                options += [
-                    Option(option.when & there, over),
-                    Option(option.when & ~there, residency),
-                ]
-            result[tensor] = tuple(options)
-            break
-    return result
-
-
 def _makes(problem: Problem, einsum: str, tensor: str) -> bool:
     return problem.cascade.einsum(einsum).output.tensor == tensor
 
 
-__all__ = ["leaves", "make_phase"]
+__all__ = ["Homes", "find_homes", "leaves", "make_phase", "overwriting"]

@@ -50,7 +50,7 @@ class Screen:
     fronts: Mapping[int | None, Front]
     parts: int
 
-    def verdicts(self, sums: np.ndarray, busy_s: np.ndarray, x: np.ndarray) -> np.ndarray:
+    def verdicts(self, sums: np.ndarray, x: np.ndarray) -> np.ndarray:
         """0 for what may be of use, else the number of the reason why it is not: 1 not legal, 2 too
         large, 3 beyond a bound, 4 dominated.
 
@@ -63,9 +63,9 @@ class Screen:
             found = np.where(legal, 2, 1)
             left = np.flatnonzero(good)
             if len(left):
-                found[left] = self.verdicts(sums.take(left, axis=1), busy_s[left], x[left])
+                found[left] = self.verdicts(sums.take(left, axis=1), x[left])
             return found
-        costs = self.measures.costs(sums, busy_s)
+        costs = self.measures.costs(sums)
         found = np.full(len(x), 3)
         for part, own in self.by_part(x):
             if part in self.fronts:

@@ -7,7 +7,7 @@ left of the ranks is in each Einsum's own nest, in time and over the array.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 from math import prod
@@ -40,15 +40,20 @@ class Structure:
     bindings: tuple[Binding, ...]
 
     @property
-    def words(self) -> str:
-        """The structure in a line."""
+    def spreads(self) -> dict[str, int]:
+        """Between how many ways to spread Einsums each choice is."""
+        return {b.choice: len(b.spreads) for b in self.bindings if b.choice}
+
+    def words(self, picked: Mapping[str, int]) -> str:
+        """The structure in a line, with some choices picked."""
         names = [e.name for e in self.einsums]
         text = f"{names[0]}..{names[-1]}" if len(names) > 1 else names[0]
         loops = [*self.batch, *self.outer]
         inside = " | ".join(" ".join(ranks) or "-" for ranks in self.inner)
         where: dict[str, list[str]] = {}
         for e, b in zip(names, self.bindings, strict=True):
-            where.setdefault(f"{b.array}({','.join(b.spatial)})", []).append(e)
+            spatial = b.spreads[picked.get(b.choice, 0)]
+            where.setdefault(f"{b.array}({','.join(spatial)})", []).append(e)
         bound = "; ".join(f"{' '.join(es)} on {array}" for array, es in where.items())
         return f"{text} over {' '.join(loops) or '-'} [{inside}]: {bound}"
 
