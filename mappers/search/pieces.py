@@ -296,8 +296,20 @@ class Pieces:
         for at in every:
             apart.setdefault(run[at], len(apart))
         nests = tuple((numbers[at], apart[run[at]]) for at in every)
+        if tensor.at is not None:  # of the others only the loops outside of which it may be kept
+            kept = tuple(
+                (
+                    self._signature(problem, structure.einsums[at]),
+                    structure.batch,
+                    structure.outer,
+                    structure.inner[run[at]],
+                    apart[run[at]],
+                )
+                for at in every
+            )
+            return tensor.name, numbers[tensor.at], every.index(tensor.at), kept
         if not tensor.made:
-            return tensor.name, nests, tensor.what, tensor.at if tensor.at is None else every.index(tensor.at)
+            return tensor.name, nests
         names = tuple(structure.einsums[at].name for at in tensor.users)
         around = tuple(
             (e.name, apart[at])
