@@ -90,9 +90,9 @@ class Measures:
         return float(np.clip((most - least) / sizes, 0.0, 1.0).mean())
 
     def fit(self, sums: np.ndarray) -> np.ndarray:
-        """Where there is room for everything. `sums` are measures along the first of two axes."""
-        fine = np.ones(sums.shape[1], dtype=bool)
-        for room, size in zip(sums[self._room], self._sizes, strict=True):
+        """Where there is room for everything. `sums` are measures along the first axis."""
+        fine = np.ones(sums.shape[1:], dtype=bool)
+        for room, size in zip(sums[self._room], self._sizes, strict=False):
             fine &= room <= size
         return fine
 

@@ -220,12 +220,18 @@ class Pieces:
         return piece
 
     def _weighed(self, piece: Piece) -> Piece:
-        """A piece with what is at stake, at some of its points."""
+        """A piece with what is at stake, at some of its points; its least is that of choices which
+        fit by themselves, where there are any."""
         if not piece.names:
             return piece
         points = piece.values.reshape(len(piece.values), -1, piece.least[0].size)
         some = points[..., :: max(1, points.shape[-1] // _WEIGHED)]
-        return replace(piece, at_stake=self.measures.at_stake(some))
+        piece = replace(piece, at_stake=self.measures.at_stake(some))
+        fitting = self.measures.fit(points)
+        if np.all(fitting):
+            return piece
+        least = np.where(fitting, points, np.inf).min(axis=1).reshape(piece.least.shape)
+        return replace(piece, least=np.where(np.isfinite(least[0]), least, piece.least))
 
     def _place(
         self, problem: Problem, structure: Structure, axes: Axes

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -26,6 +27,10 @@ _FIRST = 64
 _FEW, _MANY = 1 / 10, 4096
 """From how many sets of sizes of tiles on a piece is worked out only for those that are left, if no
 more than such a share is."""
+
+
+_COMPARED = 1 << 22
+"""Up to how many numbers the choices of a piece are compared with each other."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +104,32 @@ def open_structure(
     count.covered += points * layout.each
     for verdicts in left.out:
         count.leave_out(verdicts, layout.each)
-    found.sort(key=lambda f: (-f[0].at_stake, prod(choices[name] for name in f[0].names)))
-    each = tuple((piece, _positions(piece, some, left.x, shape)) for piece, some in found)
     base = _flat(begun.base).take(left.x, axis=1)
-    return Opened(layout, left.x, left.least, base, each)
+    each = []
+    for piece, some in found:
+        at = _positions(piece, some, left.x, shape)
+        if piece.names:
+            each.append((piece, at))
+        else:
+            base[: len(piece.least)] += _flat(piece.least).take(at, axis=1)
+    return Opened(layout, left.x, left.least, base, tuple(_in_turn(each, choices)))
+
+
+_Placed = tuple[Piece, np.ndarray]
+
+
+def _in_turn(pieces: Sequence[_Placed], choices: Mapping[str, int]) -> Iterator[_Placed]:
+    """Pieces in the order in which they are added up: where the most room is at stake first, those
+    of which nothing is left to choose as soon as that is so."""
+    left = sorted(
+        pieces, key=lambda p: (-p[0].at_stake, prod(choices[name] for name in p[0].names))
+    )
+    chosen: set[str] = set()
+    while left:
+        settled = [p for p in left if chosen.issuperset(p[0].names)] or left[:1]
+        yield from settled
+        chosen.update(name for piece, _ in settled for name in piece.names)
+        left = [p for p in left if not any(p is other for other in settled)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +222,8 @@ class Pricing:
             rest.append(least)
         rest.reverse()
         first = opened.base.take(some, axis=1)
-        matter = {name for piece, _ in opened.pieces for name in piece.names}
+        matter = Counter(name for piece, _ in opened.pieces for name in piece.names)
+        useful = [_useful(piece, at[some], choices, matter) for piece, at in opened.pieces]
         each = prod(choices[name] for name in matter)
         self.count.dominated += (opened.layout.each - each) * len(some)  # as good as others
         here = np.arange(len(some))
@@ -216,7 +244,11 @@ class Pricing:
             if len(sums.point) > 1 and len(sums.point) * more > _AT_ONCE:
                 pending += map(sums.only, np.array_split(np.arange(len(sums.point)), 2)[::-1])
             elif len(sums.point):
-                pending.append(_with(sums, piece, at[some[sums.point]], new, choices))
+                added = _with(
+                    sums, piece, at[some[sums.point]], new, choices, useful[sums.next]
+                )
+                self.count.dominated += (len(sums.point) * more - len(added.point)) * added.each
+                pending.append(added)
 
     def _keep(self, sums: _Sums, some: np.ndarray) -> None:
         """Take in candidates whose pieces have all been added up."""
@@ -232,14 +264,46 @@ class Pricing:
             fronts[part].add(costs[own], keys[own])
 
 
+def _useful(
+    piece: Piece, at: np.ndarray, choices: Mapping[str, int], pieces: Mapping[str, int]
+) -> np.ndarray:
+    """Which choices of a piece are of use at some of its points: `pieces` says in how many each
+    matters, and of those of this piece alone, what is no better in any measure is not.
+
+    Shape: its choices, points.
+    """
+    counts = [choices[name] for name in piece.names]
+    own = [axis for axis, name in enumerate(piece.names) if pieces[name] == 1]
+    several = prod(counts[axis] for axis in own)
+    values = piece.values.reshape(len(piece.values), -1, piece.least[0].size)
+    size = values.shape[0] * values.shape[1] * len(at)
+    if several == 1 or size * several > _COMPARED:
+        return np.ones((values.shape[1], len(at)), dtype=bool)
+    values = values.take(at, axis=2).reshape(len(values), *counts, len(at))
+    first = range(len(own))
+    values = np.moveaxis(values, [1 + axis for axis in own], [1 + axis for axis in first])
+    shape = values.shape[1:]
+    values = values.reshape(len(values), several, -1)
+    useful = np.ones(values.shape[1:], dtype=bool)
+    for number in range(several):
+        this = values[:, number : number + 1]
+        no_worse = np.all(values <= this, axis=0)
+        alike = no_worse & np.all(values >= this, axis=0)
+        useful[number] = ~np.any(no_worse & ~alike, axis=0) & ~np.any(alike[:number], axis=0)
+    found = np.moveaxis(useful.reshape(shape), first, own)
+    return found.reshape(-1, len(at))
+
+
 def _with(
     sums: _Sums,
     piece: Piece,
     tile: np.ndarray,
     new: Sequence[str],
     choices: Mapping[str, int],
+    useful: np.ndarray,
 ) -> _Sums:
-    """Some sums with a further piece: each with all values of its `new` choices."""
+    """Some sums with a further piece: each with all values of its `new` choices, but for what is
+    not `useful`."""
     steps = dict(zip(choices, np.cumprod([1, *choices.values()]).tolist(), strict=False))
     row: np.ndarray = np.zeros((1, 1), dtype=np.int64)
     code: np.ndarray = sums.code[None]
@@ -251,14 +315,14 @@ def _with(
             code = (code[:, None] + values * steps[name]).reshape(-1, code.shape[-1])
         else:
             row = row + sums.code // steps[name] % choices[name]
-    size = piece.least[0].size
-    added = np.repeat(sums.values[:, None], len(code), axis=1)
-    added[: len(piece.values)] += _flat(piece.values).take(row * size + tile, axis=1)
-    point = np.broadcast_to(sums.point, code.shape).reshape(-1)
     chosen = (*sums.chosen, *new)
     each = sums.each // prod(choices[name] for name in new)
-    values = added.reshape(len(added), -1)
-    return _Sums(sums.next + 1, values, point, code.reshape(-1), chosen, each)
+    row = np.broadcast_to(row, code.shape)
+    which, own = np.nonzero(useful[row, sums.point])
+    at = row[which, own] * piece.least[0].size + tile[own]
+    added = sums.values.take(own, axis=1)
+    added[: len(piece.values)] += _flat(piece.values).take(at, axis=1)
+    return _Sums(sums.next + 1, added, sums.point[own], code[which, own], chosen, each)
 
 
 def rebuild(
