@@ -71,7 +71,7 @@ def plain(array: Any, first: int = 0) -> np.ndarray:
         if result.shape[axis] > 1:
             ahead = (slice(None),) * axis
             one = result[*ahead, :1]
-            if np.array_equal(one, result[*ahead, 1:2]) and np.all(result == one):
+            if (one == result[*ahead, 1:2]).all() and (result == one).all():
                 result = one
     return result
 

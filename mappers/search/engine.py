@@ -70,7 +70,7 @@ class Space:
 
     `listed` are the structures of each run with what they cost at least, `bounds` rows that say
     what each run costs at least (by the tiles of the cascade's own), `ahead` what mappings that
-    have the run do.
+    have the run do; none of those with a run that is `useless` is better than what was found.
     """
 
     problem: Problem
@@ -79,6 +79,7 @@ class Space:
     bounds: dict[tuple[Run, int | None], np.ndarray] = field(default_factory=dict)
     around: dict[tuple[Run, int | None], np.ndarray] = field(default_factory=dict)
     ahead: dict[Run, np.ndarray] = field(default_factory=dict)
+    useless: set[Run] = field(default_factory=set)
     fronts: dict[tuple[Run, int | None], Front] = field(default_factory=dict)
     opened: list[tuple[Structure, Layout]] = field(default_factory=list)
 
@@ -96,6 +97,10 @@ class Space:
         """Phases of one mapping all have the same tiles of what the cascade itself takes in tiles:
         so what is best is kept for each, but for a phase of all Einsums."""
         return [None] if run == self.whole else self.every_part
+
+    def is_searched(self, run: Run) -> bool:
+        """Whether a run has been looked at."""
+        return (run, self.parts(run)[0]) in self.fronts
 
     def list_runs(self, goal: Goal, whole: bool) -> None:
         """Find the structures of all runs (or that of all Einsums), with bounds."""
@@ -122,6 +127,8 @@ class Space:
                 self.around[run, part] = rows
         self.ahead = {}
         for run in self.listed:
+            if run in self.useless or self.is_searched(run):
+                continue
             every = [np.zeros((0, len(goal.columns)))]
             every += [
                 join_all(goal.columns, self.bounds[run, part], self.around[run, part])
@@ -177,10 +184,12 @@ def _ahead(
     found = []
     for space in spaces:
         for run, rows in space.ahead.items():
-            if (run, space.parts(run)[0]) in space.fronts:
+            if run in space.useless or space.is_searched(run):
                 continue
             rows = rows[goal.useful(rows, result.costs)]
-            if len(rows):
+            if not len(rows):
+                space.useless.add(run)
+            else:
                 # to begin with, the cascade itself in one phase; a sequence of phases begins with
                 # the longest, which often proves it useless
                 first = not len(result.costs) and run == space.whole and not space.about

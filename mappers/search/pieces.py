@@ -8,7 +8,7 @@ rewrites of a cascade have most of these in common.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from mappers.search.nests import (
 )
 from mappers.search.points import at_points, pick
 from mappers.search.problem import Problem, touched
-from mappers.search.residency import find_homes, overwriting
+from mappers.search.residency import Homes, find_homes, overwriting
 from mappers.search.structures import Structure
 from sim import Phase
 from sim.accesses import Accessed
@@ -81,6 +81,7 @@ class Begun:
     base: np.ndarray
     pieces: tuple[Piece, ...]
     keys: Mapping[object, _Tensor]
+    homes: dict[str, tuple[Homes, Axes]] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -141,7 +142,7 @@ class Pieces:
         base = np.zeros((self.measures.count, *(axes.sizes[name] for name in reversed(tiles))))
         for at, number in enumerate(numbers):
             if number not in self._einsums:
-                values = self._einsum(problem, structure, at, axes)
+                values = self._einsum(problem, structure, at, placed[at], axes)
                 self._einsums[number] = _piece(values, names, len(tiles), {})
                 self._bytes += values.nbytes
             piece = self._einsums[number]
@@ -161,7 +162,7 @@ class Pieces:
         )
 
     def _einsum(
-        self, problem: Problem, structure: Structure, at: int, axes: Axes
+        self, problem: Problem, structure: Structure, at: int, placed: Placed, axes: Axes
     ) -> np.ndarray:
         """The measures of an Einsum, along the choice of what is spread over its array."""
         binding = structure.bindings[at]
@@ -169,8 +170,11 @@ class Pieces:
         ways = axes.which(binding.choice, len(binding.spreads))
         found = []
         for spread, when in enumerate(ways):
-            alone = place_nest(problem, structure, at, shared, None, axes, spread)
-            values = self.measures.of_einsum(einsum_part(problem.on, alone.nest), binding.array)
+            alone = placed
+            if len(ways) > 1:
+                alone = place_nest(problem, structure, at, shared, None, axes, spread)
+            part = einsum_part(problem.on, alone.plain)
+            values = self.measures.of_einsum(part, binding.array)
             lacking = max(0, np.ndim(when) + 1 - values.ndim)
             values = values.reshape(len(values), *(1,) * lacking, *values.shape[1:])
             found.append(np.where(when, values, 0.0))
@@ -184,7 +188,10 @@ class Pieces:
         """A piece, for all sizes of tiles, or only for `some` (flat positions)."""
         problem, tensor, tiles = begun.problem, begun.keys[key], len(begun.tiles)
         axes = Axes(None, dict(begun.axes.sizes))
-        homes = find_homes(problem, "", begun.placed, axes, {tensor.name, *tensor.old})
+        if tensor.name not in begun.homes:
+            only = {tensor.name, *tensor.old}
+            begun.homes[tensor.name] = find_homes(problem, "", begun.placed, axes, only), axes
+        homes, axes = begun.homes[tensor.name]
         on, phase = problem.on, homes.phase
         refused: tuple[Mask, ...] = ()
         words: Mapping[str, Number] | None = None
