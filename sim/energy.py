@@ -57,7 +57,10 @@ def energy_terms(
             registers = registers + count * words * array.register_energy_pj * counted
     terms["registers"] = registers
     for memory in architecture.memories:
-        reads = tally.read_words.get(memory.name, np.float64(0)) / memory.access_words
-        writes = tally.write_words.get(memory.name, np.float64(0)) / memory.access_words
-        terms[memory.name] = reads * memory.read_energy_pj + writes * memory.write_energy_pj
+        read_pj = memory.read_energy_pj / memory.access_words  # for each word
+        write_pj = memory.write_energy_pj / memory.access_words
+        reads, writes = tally.read_words.get(memory.name), tally.write_words.get(memory.name)
+        terms[memory.name] = np.float64(0) if reads is None else reads * read_pj
+        if writes is not None:
+            terms[memory.name] = terms[memory.name] + writes * write_pj
     return terms

@@ -19,7 +19,15 @@ import numpy as np
 from einsum_cascade import Cascade, Einsum
 from einsum_cascade.dependencies import dependencies
 from sim.accesses import Use, analysis_of, generation_ranks, iterated_ranks, uses
-from sim.mapping import IN_ARRAY, Mask, Number, Phase, Residency, shared_loops
+from sim.mapping import (
+    IN_ARRAY,
+    EinsumMapping,
+    Mask,
+    Number,
+    Phase,
+    Residency,
+    shared_loops,
+)
 from sim.nest import product
 
 
@@ -216,17 +224,33 @@ def _waits(cascade: Cascade, phase: Phase, first: Use, reader: Use) -> Mask:
     """Where a reader on the same array does not take each word as it is made, or comes."""
     if first is reader:
         return np.False_
-    mine, theirs = first.mapping.loops, reader.mapping.loops
-    if [(lp.name, lp.rank, lp.spatial) for lp in mine] != [
-        (lp.name, lp.rank, lp.spatial) for lp in theirs
-    ]:
-        return np.True_
-    found: Mask = np.False_
-    for one, other in zip(mine, theirs, strict=True):
-        if one.extent is not other.extent:
-            found = found | (np.asarray(one.extent) != np.asarray(other.extent))
+    found = _differ(first.mapping, reader.mapping)
     for where in later_pass(cascade, phase, first, reader).values():
         found = found | where
+    return found
+
+
+def _differ(one: EinsumMapping, other: EinsumMapping) -> Mask:
+    """Where two nests have other loops: by name, rank and extent. Which of the dimensions of an
+    array have one coordinate does not matter."""
+    found: Mask = np.False_
+    mine, theirs = one.temporal, other.temporal
+    if [(lp.name, lp.rank) for lp in mine] != [(lp.name, lp.rank) for lp in theirs]:
+        return np.True_
+    pairs = list(zip(mine, theirs, strict=True))
+    spread = {(lp.name, lp.rank): at for at, lp in enumerate(other.spatial)}
+    before = [(spread.pop((lp.name, lp.rank), None), lp) for lp in one.spatial]
+    both = [(at, lp) for at, lp in before if at is not None]
+    pairs += [(lp, other.spatial[at]) for at, lp in both]
+    apart = [lp for at, lp in before if at is None] + [other.spatial[at] for at in spread.values()]
+    for loop in apart:
+        found = found | (np.asarray(loop.extent) > 1)
+    for (i, first), (j, second) in combinations(both, 2):
+        if i > j:  # along other dimensions
+            found = found | ((np.asarray(first.extent) > 1) & (np.asarray(second.extent) > 1))
+    for loop, same in pairs:
+        if loop.extent is not same.extent:
+            found = found | (np.asarray(loop.extent) != np.asarray(same.extent))
     return found
 
 

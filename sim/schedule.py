@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -187,15 +188,16 @@ def moving_seconds(
     for memory in architecture.memories:
         if not np.any(np.isfinite(memory.bandwidth_bytes_per_s)):
             continue
-        words: Number = np.float64(0)
+        moved: list[Number] = []
         if not ahead:
-            words = words + tally.read_words.get(memory.name, 0.0)
-            words = words + tally.write_words.get(memory.name, 0.0)
+            every = (tally.read_words, tally.write_words)
+            moved += [words[memory.name] for words in every if memory.name in words]
         if memory is outermost:
-            moved = (tally.words_by_tensor.get((memory.name, t), 0.0) for t in sorted(phase.ahead))
-            early = sum(moved, np.float64(0))
-            words = words + early if ahead else words - early
-        seconds[memory.name] = words * architecture.word_bytes / memory.bandwidth_bytes_per_s
+            sign = 1.0 if ahead else -1.0
+            early = (tally.words_by_tensor.get((memory.name, t), 0.0) for t in sorted(phase.ahead))
+            moved += [sign * words for words in early]
+        each = architecture.word_bytes / memory.bandwidth_bytes_per_s
+        seconds[memory.name] = reduce(np.add, moved) * each if moved else np.float64(0)
     for port in outermost.ports:
         ways: dict[tuple[bool, bool], Number] = {}
         for (tensor, writes, single), words in tally.beats.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from mappers.search.bindings import Binding
 from mappers.search.fronts import Column, front_of, join
 from mappers.search.problem import Problem, is_simple, touched
 from mappers.search.residency import leaves
-from sim.accesses import analysis_of
+from sim.accesses import Use, analysis_of
 from sim.mapping import Mapping as MappingOf
 from sim.mapping import Mask, Number
 
@@ -111,18 +111,28 @@ def _delivered_again(
 ) -> Number:
     """The energy of words that cross the edge of the array more than once, of what comes from
     outside of the phase or goes there; spread in the way that takes the least."""
-    every = (_spread_again(problem, einsums, einsum, binding.array, s) for s in binding.spreads)
+    here = {e.name for e in einsums}
+    made = {e.output.tensor for e in einsums}
+    crossing = tuple(
+        use
+        for use in touched(problem.cascade, einsum.name)
+        if is_simple(einsum, use)
+        and use.tensor not in states(problem.cascade)
+        and (use.tensor not in made or (use.writes and leaves(problem, use.tensor, here)))
+    )
+    every = (_spread_again(problem, einsum, crossing, binding.array, s) for s in binding.spreads)
     return reduce(np.minimum, every)
 
 
+@lru_cache(maxsize=1 << 14)
 def _spread_again(
     problem: Problem,
-    einsums: Sequence[Einsum],
     einsum: Einsum,
+    crossing: tuple[Use, ...],
     on: str,
-    spatial: Sequence[str],
+    spatial: tuple[str, ...],
 ) -> Number:
-    """The same with some ranks spread.
+    """The same for some uses, with some ranks spread.
 
     What the innermost loop in time moves comes anew in every iteration of all loops. Only the rank
     of that loop may be chosen, so whichever takes the least.
@@ -133,14 +143,9 @@ def _spread_again(
     for rank in einsum.ranks:
         extent = problem.shape[rank]
         trips[rank] = np.ceil(extent / np.minimum(extent, sides.get(rank, 1.0)))
-    here = {e.name for e in einsums}
-    made = {e.output.tensor for e in einsums}
     read_pj, write_pj = _word_energies_pj(problem)
     words: list[tuple[frozenset[str], Number]] = []
-    for use in touched(problem.cascade, einsum.name):
-        inside = use.tensor in made and not (use.writes and leaves(problem, use.tensor, here))
-        if inside or use.tensor in states(problem.cascade) or not is_simple(einsum, use):
-            continue
+    for use in crossing:
         times: Number = np.float64(1)
         for rank in set(einsum.ranks) - use.ranks:
             times = times * trips[rank]
