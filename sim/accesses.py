@@ -19,7 +19,6 @@ from einsum_cascade.views import Shown, asked, reads, view_of
 from sim.mapping import IN_ARRAY, EinsumMapping, Loop, Mask, Number, Option, Phase, Residency, Tile
 from sim.nest import Visits, product, visits
 
-
 Accessed = Literal["all", "edges", "between"]
 """Accesses at the edges of the arrays, those between memories, or both."""
 

@@ -194,7 +194,8 @@ def _spatial(
         return [own or mine if fiber else mine or own]
     if is_product(einsum) and (alone or lanes is None):
         square = bool(array.shape[0] == array.shape[1])
-        pairs = [p for p in permutations(ranks, 2) if not square or _first(ranks, p)]
+        pairs: list[tuple[str, ...]] = []
+        pairs += [p for p in permutations(ranks, 2) if not square or _first(ranks, p)]
         return pairs or [tuple(ranks)]
     if is_product(einsum) and rows is not None:
         return [(r, rows) for r in others] or [(rows,)]

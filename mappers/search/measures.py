@@ -56,7 +56,7 @@ class Measures:
     @property
     def count(self) -> int:
         """How many sums there are."""
-        return self._room.stop + len(self.registers)
+        return int(self._room.stop) + len(self.registers)
 
     def of(
         self, part: TensorPart, words: Mapping[str, Number] | None, refused: Sequence[Mask]

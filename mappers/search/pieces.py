@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -53,9 +52,10 @@ class Piece:
     """What a tensor or an Einsum adds, along the choices `names` (of all its `choices`, those that
     matter).
 
-    `values` are measures (the first of them, if the others are zero), then an axis for each of `names`, then those of tiles: of all, or one
-    axis of some sets of their sizes. `least` is the least over the choices. Infinite where a choice
-    is not legal. `at_stake` is how much of the room on chip depends on the choices.
+    `values` are measures (only the first of them, if the others are zero), then an axis for each of
+    `names`, then those of tiles: of all, or one axis of some sets of their sizes. `least` is the
+    least over the choices, of those that fit by themselves. Infinite where a choice is not legal.
+    `at_stake` is how much of the room on chip depends on the choices.
     """
 
     choices: Mapping[str, int]
@@ -360,8 +360,8 @@ def _tensors(problem: Problem, einsums: Sequence[Einsum]) -> Iterator[_Tensor]:
         near = tuple(at for at in beside if at not in own)
         if tensor not in makers and len(own) > 1:
             yield _Tensor(tensor, tuple(own), False, what="between")
-            for each in own:
-                yield _Tensor(tensor, tuple(own), False, what="edges", at=each)
+            for user in own:
+                yield _Tensor(tensor, tuple(own), False, what="edges", at=user)
             continue
         yield _Tensor(tensor, tuple(own), tensor in makers, old, near, between)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -244,9 +244,7 @@ class Pricing:
             if len(sums.point) > 1 and len(sums.point) * more > _AT_ONCE:
                 pending += map(sums.only, np.array_split(np.arange(len(sums.point)), 2)[::-1])
             elif len(sums.point):
-                added = _with(
-                    sums, piece, at[some[sums.point]], new, choices, useful[sums.next]
-                )
+                added = _with(sums, piece, at[some[sums.point]], new, choices, useful[sums.next])
                 self.count.dominated += (len(sums.point) * more - len(added.point)) * added.each
                 pending.append(added)
 
