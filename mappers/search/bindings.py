@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import permutations, product
 from math import prod
 from typing import NamedTuple
@@ -10,6 +11,9 @@ from typing import NamedTuple
 from einsum_cascade import Einsum
 from mappers.search.problem import Problem, is_product
 from mappers.search.recompute import kept_rank
+
+_MOST_SPREADS = 64
+"""In so many ways the Einsums of one structure may be spread; else each way is a structure."""
 
 
 class Binding(NamedTuple):
@@ -47,33 +51,20 @@ def bindings(
     short = lanes is not None and any(problem.typical(lanes) < side for side in sides)
     fibers = (False, True) if rows or short else (False,)
 
-    def on(einsum: Einsum, array: str, fiber: bool, alone: bool) -> list[Binding]:
-        """An Einsum on an array, spread in each way."""
-        some = _spatial(problem, einsum, array, spread[einsum.name], lanes, fiber, alone)
-        return [Binding(array, (ranks,)) for ranks in some]
+    def of_classes(fine: bool) -> list[tuple[_Way, ...]]:
+        """The ways of each class."""
+        classes = _classes(problem, einsums, own, fine)
+        known = problem, lanes, fibers, len(einsums) == 1
+        each = [(tuple(some), tuple(tuple(spread[e.name]) for e in some)) for some in classes]
+        joined = [_ways(*known, *members, True) for members in each]
+        if prod(max(map(_spreads, some), default=1) for some in joined) <= _MOST_SPREADS:
+            return joined
+        return [_ways(*known, *members, False) for members in each]
 
-    def ways(members: Sequence[Einsum]) -> list[_Way]:
-        """What Einsums that are alike may be bound to."""
-        arrays = [problem.arrays_for(e) for e in members]
-        common = [a.name for a in arrays[0] if all(a in every for every in arrays)]
-        found: dict[tuple[Binding, ...], None] = {}
-        for fiber in fibers:
-            for name in common:
-                each = (on(e, name, fiber, len(einsums) == 1) for e in members)
-                found |= dict.fromkeys(product(*each))
-            if not common:  # each where it can be
-                first = (
-                    [b for a in every for b in on(e, a.name, fiber, False)][:1]
-                    for e, every in zip(members, arrays, strict=True)
-                )
-                found |= dict.fromkeys(product(*first))
-        names = [e.name for e in members]
-        return [dict(zip(names, way, strict=True)) for way in _joined(list(found))]
-
-    options = [ways(members) for members in _classes(problem, einsums, own, True)]
+    options = of_classes(True)
     every = prod(map(len, options)) <= most[0]
     if not every:
-        options = [ways(members) for members in _classes(problem, einsums, own, False)]
+        options = of_classes(False)
         every = prod(map(len, options)) <= most[1]
     names = [a.name for a in problem.architecture.arrays]
     done = set()
@@ -81,7 +72,7 @@ def bindings(
         by_name: dict[str, Binding] = {}
         number = 0
         for part in chosen:
-            several = any(len(b.spreads) > 1 for b in part.values())
+            several = _spreads(part) > 1
             choice = f"spread {number}" if several else ""
             by_name |= {name: b._replace(choice=choice) for name, b in part.items()}
             number += several
@@ -92,6 +83,45 @@ def bindings(
 
 
 _Way = dict[str, Binding]
+
+
+@lru_cache(maxsize=4096)
+def _ways(
+    problem: Problem,
+    lanes: str | None,
+    fibers: tuple[bool, ...],
+    alone: bool,
+    members: tuple[Einsum, ...],
+    spread: tuple[tuple[str, ...], ...],
+    joined: bool,
+) -> tuple[_Way, ...]:
+    """What Einsums that are alike may be bound to, each with some ranks that may be spread."""
+
+    def on(at: int, array: str, fiber: bool, alone: bool) -> list[Binding]:
+        some = _spatial(problem, members[at], array, spread[at], lanes, fiber, alone)
+        return [Binding(array, (ranks,)) for ranks in some]
+
+    arrays = [problem.arrays_for(e) for e in members]
+    common = [a.name for a in arrays[0] if all(a in every for every in arrays)]
+    found: dict[tuple[Binding, ...], None] = {}
+    for fiber in fibers:
+        for name in common:
+            each = (on(at, name, fiber, alone) for at in range(len(members)))
+            found |= dict.fromkeys(product(*each))
+        if not common:  # each where it can be
+            first = (
+                [b for array in own for b in on(at, array.name, fiber, False)][:1]
+                for at, own in enumerate(arrays)
+            )
+            found |= dict.fromkeys(product(*first))
+    names = [e.name for e in members]
+    every = _joined(list(found)) if joined else found
+    return tuple(dict(zip(names, way, strict=True)) for way in every)
+
+
+def _spreads(way: _Way) -> int:
+    """In how many ways Einsums are spread."""
+    return max((len(binding.spreads) for binding in way.values()), default=1)
 
 
 def _joined(ways: Sequence[tuple[Binding, ...]]) -> list[tuple[Binding, ...]]:
@@ -176,7 +206,7 @@ def _spatial(
     problem: Problem,
     einsum: Einsum,
     name: str,
-    ranks: list[str],
+    ranks: tuple[str, ...],
     lanes: str | None,
     fiber: bool,
     alone: bool,
@@ -196,17 +226,17 @@ def _spatial(
         square = bool(array.shape[0] == array.shape[1])
         pairs: list[tuple[str, ...]] = []
         pairs += [p for p in permutations(ranks, 2) if not square or _first(ranks, p)]
-        return pairs or [tuple(ranks)]
+        return pairs or [ranks]
     if is_product(einsum) and rows is not None:
         return [(r, rows) for r in others] or [(rows,)]
     if rows is not None and others:
         return [(others[0], rows)]
     if any(len(a.shape) == 1 for a in every):
         return []  # one rank would use one row of the array
-    return [tuple(ranks[:2])]
+    return [ranks[:2]]
 
 
-def _first(ranks: list[str], pair: tuple[str, ...]) -> bool:
+def _first(ranks: tuple[str, ...], pair: tuple[str, ...]) -> bool:
     return ranks.index(pair[0]) < ranks.index(pair[1])
 
 

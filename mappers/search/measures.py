@@ -96,22 +96,6 @@ class Measures:
             fine &= room <= size
         return fine
 
-    def beaten_from(self, sums: np.ndarray, least: np.ndarray, most: np.ndarray) -> np.ndarray:
-        """Up to which measures something else beats what has these sums, if both get the same in
-        addition, between `least` and `most`. All along the first axis.
-
-        Time matters only of what may take the longest, room only where it may be too little.
-        """
-        found = sums.copy()
-        seconds = [*range(self._first, self._room.start), *range(self._room.stop, self.count)]
-        longest = (sums[seconds] + least[seconds]).max(axis=0)
-        found[seconds] = np.maximum(sums[seconds], longest - most[seconds])
-        wanted = "buffer_bytes" in self.columns
-        first = self._room.start + (len(self.rooms) if wanted else 0)
-        for at, size in list(enumerate(self._sizes, self._room.start))[first - self._room.start :]:
-            found[at] = np.maximum(sums[at], size - most[at])
-        return found
-
     def costs(self, sums: np.ndarray) -> np.ndarray:
         """The columns of what has these sums (measures along the first of two axes). Shape:
         candidates by columns."""

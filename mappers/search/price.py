@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -31,9 +31,6 @@ more than such a share is."""
 
 _COMPARED = 1 << 22
 """Up to how many numbers the choices of a piece are compared with each other."""
-
-_THINNED = 1 << 14
-"""From so many candidates on, those are left out that others beat whatever else is chosen."""
 
 
 @dataclass(frozen=True)
@@ -219,21 +216,14 @@ class Pricing:
         be of use, each further tensor at its best by itself, is left out on the way."""
         opened, choices = self.opened, self.opened.layout.choices
         rest = [np.zeros((len(opened.least), len(some)))]
-        most = [rest[0]]
         for piece, at in reversed(opened.pieces):
-            for every, values in ((rest, piece.least), (most, _most(piece, at[some]))):
-                more = every[-1].copy()
-                more[: len(values)] += values if every is most else _flat(values).take(at[some], axis=1)
-                every.append(more)
+            least = rest[-1].copy()
+            least[: len(piece.least)] += _flat(piece.least).take(at[some], axis=1)
+            rest.append(least)
         rest.reverse()
-        most.reverse()
         first = opened.base.take(some, axis=1)
         matter = Counter(name for piece, _ in opened.pieces for name in piece.names)
         useful = [_useful(piece, at[some], choices, matter) for piece, at in opened.pieces]
-        later = [
-            frozenset(name for piece, _ in opened.pieces[at:] for name in piece.names)
-            for at in range(len(opened.pieces) + 1)
-        ]
         each = prod(choices[name] for name in matter)
         self.count.dominated += (opened.layout.each - each) * len(some)  # as good as others
         here = np.arange(len(some))
@@ -256,39 +246,7 @@ class Pricing:
             elif len(sums.point):
                 added = _with(sums, piece, at[some[sums.point]], new, choices, useful[sums.next])
                 self.count.dominated += (len(sums.point) * more - len(added.point)) * added.each
-                if len(added.point) > _THINNED and not later[added.next].issuperset(added.chosen):
-                    thin = self._thinned(added, later[added.next], rest[added.next], most[added.next])
-                    self.count.dominated += (len(added.point) - len(thin.point)) * added.each
-                    added = thin
                 pending.append(added)
-
-    def _thinned(
-        self, sums: _Sums, later: Container[str], least: np.ndarray, most: np.ndarray
-    ) -> _Sums:
-        """Without some that others beat, whatever is chosen `later`: these have the same tiles and
-        the same of the choices that matter to further pieces, which add something between `least`
-        and `most` (for each set of sizes of tiles)."""
-        choices = self.opened.layout.choices
-        steps = dict(zip(choices, np.cumprod([1, *choices.values()]).tolist(), strict=False))
-        group = sums.point
-        for name in sums.chosen:
-            if name in later:
-                group = group * choices[name] + sums.code // steps[name] % choices[name]
-        least, most = (each.take(sums.point, axis=1) for each in (least, most))
-        bound = self.screen.measures.beaten_from(sums.values, least, most)
-        scale = sums.values.max(axis=1, keepdims=True, where=np.isfinite(sums.values), initial=1e-99)
-        scaled = sums.values / scale
-        kept = np.arange(len(group))
-        for weights in (1.0, 1e-3):
-            score = scaled[0, kept] + weights * scaled[1:, kept].sum(axis=0)
-            order = np.lexsort((score, group[kept]))
-            own = group[kept][order]
-            first = np.r_[True, own[1:] != own[:-1]]
-            best = kept[order[first]][np.cumsum(first) - 1]
-            this = kept[order]
-            beaten = np.all(sums.values[:, best] <= bound[:, this], axis=0) & (this != best)
-            kept = np.sort(this[~beaten])
-        return sums.only(kept)
 
     def _keep(self, sums: _Sums, some: np.ndarray) -> None:
         """Take in candidates whose pieces have all been added up."""
@@ -302,13 +260,6 @@ class Pricing:
         keys = np.stack([np.full(len(x), self.number), x, code], axis=-1)
         for part, own in self.screen.by_part(x):
             fronts[part].add(costs[own], keys[own])
-
-
-def _most(piece: Piece, at: np.ndarray) -> np.ndarray:
-    """The most that a piece adds at some of its points, by any choice that is legal."""
-    values = piece.values.reshape(len(piece.values), -1, piece.least[0].size).take(at, axis=2)
-    found: np.ndarray = values.max(axis=1, where=np.isfinite(values), initial=0.0)
-    return found
 
 
 def _useful(
