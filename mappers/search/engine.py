@@ -8,8 +8,8 @@ the best mapping is looked at next, until bounds say that no other run can.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -25,9 +25,12 @@ from mappers.search.screen import Count, Screen
 from mappers.search.structures import Structure, structures
 from sim import Phase
 
-Plan = tuple[tuple[Run, int | None, int], ...]
-"""For each phase its run, the tiles of the cascade's own that it is for, and the position in the
-front of both."""
+Plan = tuple[tuple[int, int, int], ...]
+"""For each phase the number of its structure, and those of a candidate's tiles and choices."""
+
+
+_MANY = 1 << 20
+"""From so many candidates on with the same sizes of tiles, something good is looked for first."""
 
 
 @dataclass
@@ -49,8 +52,7 @@ class Limits:
 class Searched:
     """What was found for a cascade and its rewrites.
 
-    `costs` are those of whole mappings that nothing beats, `plans` the choices of each: for every
-    phase its run and the position in the run's front.
+    `costs` are those of whole mappings that nothing beats, `plans` the choices of each.
     """
 
     goal: Goal
@@ -141,8 +143,7 @@ class Space:
         """The phases of a plan, with a line on each."""
         phases, words = [], []
         single = self.problem
-        for run, part, at in plan:
-            number, x, k = (int(v) for v in self.fronts[run, part].keys[at])
+        for number, x, k in plan:
             structure, layout = self.opened[number]
             single, phase = rebuild(self.problem, structure, layout, x, k)
             phases.append(phase)
@@ -202,9 +203,9 @@ def _search_run(space: Space, run: Run, pieces: Pieces, limits: Limits, result: 
     """Search the phases of one run, but for what the bounds of all else prove useless."""
     goal, problem, parts = result.goal, space.problem, space.parts(run)
     around = {part: rows for (own, part), rows in space.around.items() if own == run}
-    alive = goal.alive(around, result.costs)
     fronts = {p: space.fronts.setdefault((run, p), Front(len(goal.columns))) for p in parts}
     listed = sorted(space.listed[run], key=lambda each: float(goal.promise(each[1]).min()))
+    alive = goal.alive(around, result.costs)
     for structure, bound in listed:
         some = {
             part: front
@@ -215,27 +216,34 @@ def _search_run(space: Space, run: Run, pieces: Pieces, limits: Limits, result: 
         opened = open_structure(pieces, problem, structure, screen, result.count) if some else None
         if opened is None:
             result.structures_bounded += 1
-        else:
-            result.structures += 1
-            space.opened.append((structure, opened.layout))
-            number, reached = len(space.opened) - 1, partial(limits.reached, result.count)
-            Pricing(opened, number, screen, result.count, reached).search()
+            continue
+        result.structures += 1
+        space.opened.append((structure, opened.layout))
+        number, reached = len(space.opened) - 1, partial(limits.reached, result.count)
+        pricing = Pricing(opened, number, screen, result.count, reached)
+        if opened.layout.each > _MANY:
+            pricing.dive()
+            _plan(space, result, fronts)
+            screen = replace(screen, alive=goal.alive(around, result.costs))
+        replace(pricing, screen=screen).search()
+        _plan(space, result, fronts)
+        alive = goal.alive(around, result.costs)
         if limits.reached(result.count):
-            break
-    else:
-        for part, front in fronts.items():
-            space.bounds[run, part] = merged(front.costs)
-        space.look_around(goal)
-    if any(len(front.costs) for front in fronts.values()):
-        _plan(space, result, [part for part, front in fronts.items() if len(front.costs)])
+            return
+    for part, front in fronts.items():
+        space.bounds[run, part] = merged(front.costs)
+    space.look_around(goal)
 
 
-def _plan(space: Space, result: Searched, parts: Sequence[int | None]) -> None:
-    """Take in the best sequences of phases of a space, with some tiles of the cascade's own."""
+def _plan(space: Space, result: Searched, fronts: Mapping[int | None, Front]) -> None:
+    """Take in the best sequences of phases of a space, for the tiles of the cascade's own of which
+    one of these fronts has something."""
     known = list(zip(result.costs, result.plans, strict=True))
-    for part in parts:
+    for part in (part for part, front in fronts.items() if len(front.costs)):
         costs, plans = _sequences(space, part, result.goal)
         known += [(c, (space, plan)) for c, plan in zip(costs, plans, strict=True)]
+    if not known:
+        return
     every = np.array([c for c, _ in known]).reshape(-1, len(result.goal.columns))
     kept = front_of(every)
     result.costs, result.plans = every[kept], [known[i][1] for i in kept]
@@ -259,7 +267,8 @@ def _sequences(space: Space, part: int | None, goal: Goal) -> tuple[np.ndarray, 
             kept = front_of(flat)
             costs.append(flat[kept])
             size = len(front.costs)
-            plans += [(*before_plans[i // size], (run, own, int(i % size))) for i in kept]
+            keys = [(int(n), int(x), int(k)) for n, x, k in front.keys]
+            plans += [(*before_plans[i // size], keys[i % size]) for i in kept]
         if costs:
             every = np.concatenate(costs)
             kept = front_of(every)

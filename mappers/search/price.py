@@ -29,6 +29,9 @@ _FEW, _MANY = 1 / 10, 4096
 more than such a share is."""
 
 
+_BEAM = 1024
+"""How many candidates are added up at a time when anything good is looked for."""
+
 _COMPARED = 1 << 22
 """Up to how many numbers the choices of a piece are compared with each other."""
 
@@ -195,6 +198,14 @@ class Pricing:
     count: Count
     stopped: Callable[[], bool] = bool
 
+    def dive(self) -> None:
+        """Keep something good in the fronts, soon."""
+        least = self.screen.measures.costs(self.opened.least)
+        order = np.argsort(least.prod(axis=-1), kind="stable")
+        some = order[:: max(1, len(order) // _FIRST)]
+        if len(some):
+            replace(self, count=Count())._add_up(some, _BEAM)
+
     def search(self) -> None:
         """Keep in the fronts of the screen what nothing beats."""
         opened = self.opened
@@ -211,9 +222,10 @@ class Pricing:
                 self._add_up(left[some])
             left, size = left[~some], size * 4
 
-    def _add_up(self, some: np.ndarray) -> None:
+    def _add_up(self, some: np.ndarray, beam: int | None = None) -> None:
         """Add up the pieces of all candidates at some positions, one after the other. What cannot
-        be of use, each further tensor at its best by itself, is left out on the way."""
+        be of use, each further tensor at its best by itself, is left out on the way; with a `beam`
+        also all but so many that look best."""
         opened, choices = self.opened, self.opened.layout.choices
         rest = [np.zeros((len(opened.least), len(some)))]
         for piece, at in reversed(opened.pieces):
@@ -239,8 +251,12 @@ class Pricing:
             if more > 1:
                 bound = sums.values + rest[sums.next].take(sums.point, axis=1)
                 verdicts = self.screen.verdicts(bound, opened.x[some[sums.point]])
+                kept = np.flatnonzero(verdicts == 0)
                 self.count.leave_out(verdicts, sums.each)
-                sums = sums.only(np.flatnonzero(verdicts == 0))
+                if beam is not None and len(kept) > beam:
+                    promise = self.screen.measures.costs(bound.take(kept, axis=1)).prod(axis=-1)
+                    kept = kept[np.argsort(promise, kind="stable")[:beam]]
+                sums = sums.only(kept)
             if len(sums.point) > 1 and len(sums.point) * more > _AT_ONCE:
                 pending += map(sums.only, np.array_split(np.arange(len(sums.point)), 2)[::-1])
             elif len(sums.point):
