@@ -29,6 +29,9 @@ Plan = tuple[tuple[int, int, int], ...]
 """For each phase the number of its structure, and those of a candidate's tiles and choices."""
 
 
+_LONG = 12
+"""Of more Einsums than these one phase takes long to search."""
+
 _MANY = 1 << 20
 """From so many candidates on with the same sizes of tiles, something good is looked for first."""
 
@@ -191,9 +194,11 @@ def _ahead(
             if not len(rows):
                 space.useless.add(run)
             else:
-                # to begin with, the cascade itself in one phase; a sequence of phases begins with
-                # the longest, which often proves it useless
-                first = not len(result.costs) and run == space.whole and not space.about
+                # to begin with, the cascade itself in one phase, or the Einsums of a long one apart;
+                # a sequence of phases begins with the longest, which often proves it useless
+                long = len(space.problem.order) > _LONG
+                begun = run[1] - run[0] == 1 if long else run == space.whole
+                first = not len(result.costs) and begun and not space.about
                 promise = float(f"{goal.promise(rows).min():.6g}")
                 found.append(((not first, promise, run[0] - run[1]), space, run))
     return sorted(found, key=lambda f: f[0])
