@@ -194,7 +194,7 @@ def _ahead(
             if not len(rows):
                 space.useless.add(run)
             else:
-                # to begin with, the cascade itself in one phase, or the Einsums of a long one apart;
+                # to begin with, the cascade itself in one phase, or a long one Einsum by Einsum;
                 # a sequence of phases begins with the longest, which often proves it useless
                 long = len(space.problem.order) > _LONG
                 begun = run[1] - run[0] == 1 if long else run == space.whole
