@@ -35,13 +35,40 @@ class EinsumPart:
 
 @dataclass(frozen=True)
 class TensorPart:
-    """What one tensor adds: energy, traffic, seconds of each memory that takes time, room in each
-    memory on chip."""
+    """What one tensor adds, each measure worked out when it is asked for."""
 
-    energy_pj: Number
-    traffic_bytes: Number
-    seconds: MappingABC[str, Number]
-    room_bytes: MappingABC[str, Number]
+    on: Mapping
+    tensor: str
+    accesses: Tally
+    accounting: Accounting
+
+    @property
+    def energy_pj(self) -> Number:
+        """The energy of all accesses."""
+        cascade, architecture = self.on.cascade, self.on.architecture
+        terms = energy_terms(
+            cascade, architecture, {}, Phase("", (), {}), self.accesses, self.accounting
+        )
+        return sum(terms.values())
+
+    @property
+    def traffic_bytes(self) -> Number:
+        """What the outermost memory moves."""
+        outermost = self.on.architecture.memories[0].name
+        moved = self.accesses.words_by_tensor.get((outermost, self.tensor), np.float64(0))
+        return moved * self.on.architecture.word_bytes
+
+    @property
+    def seconds(self) -> MappingABC[str, Number]:
+        """The time of each memory that takes some."""
+        return moving_seconds(self.on.architecture, Phase("", (), {}), self.accesses)
+
+    @property
+    def room_bytes(self) -> MappingABC[str, Number]:
+        """The room in each memory on chip."""
+        architecture = self.on.architecture
+        inner = [memory.name for memory in architecture.memories[1:]]
+        return {name: self.accesses.footprint(name) * architecture.word_bytes for name in inner}
 
 
 def einsum_part(on: Mapping, nest: EinsumMapping, accounting: Accounting = "full") -> EinsumPart:
@@ -76,20 +103,10 @@ def tensor_part(
     and ports.
     """
     cascade, architecture = on.cascade, on.architecture
-    outermost = architecture.memories[0]
-    if phase.steps or phase.spilled or phase.ahead or outermost.ports:
+    if phase.steps or phase.spilled or phase.ahead or architecture.memories[0].ports:
         raise ValueError(f"the costs of phase {phase.name} are no sums over tensors")
     counted = tally(cascade, architecture, on.shape, phase, tensor, what)
-    nothing = Phase(phase.name, (), {})
-    terms = energy_terms(cascade, architecture, {}, nothing, counted, accounting)
-    moved = counted.words_by_tensor.get((outermost.name, tensor), np.float64(0))
-    inner = [memory.name for memory in architecture.memories[1:]]
-    return TensorPart(
-        sum(terms.values()),
-        moved * architecture.word_bytes,
-        moving_seconds(architecture, nothing, counted),
-        {name: counted.footprint(name) * architecture.word_bytes for name in inner},
-    )
+    return TensorPart(on, tensor, counted, accounting)
 
 
 def tensor_registers(on: Mapping, phase: Phase, tensor: str) -> MappingABC[str, Number]:

@@ -59,16 +59,21 @@ class Measures:
         return int(self._room.stop) + len(self.registers)
 
     def of(
-        self, part: TensorPart, words: Mapping[str, Number] | None, refused: Sequence[Mask]
+        self,
+        part: TensorPart,
+        room_bytes: Mapping[str, Number],
+        words: Mapping[str, Number] | None,
+        refused: Sequence[Mask],
     ) -> np.ndarray:
-        """The measures of a tensor along a first axis, given what each PE holds of it by array
-        (None: no room is taken); infinite where it is refused."""
+        """The measures of a tensor along a first axis, given the room that it takes in memories and
+        what each PE holds of it by array (None: no room at all); infinite where it is refused."""
         rows: list[Number] = [part.energy_pj]
         if self._first == 2:
             rows.append(part.traffic_bytes)
-        rows += [part.seconds[name] for name in self.seconds]
+        seconds = part.seconds
+        rows += [seconds[name] for name in self.seconds]
         if words is not None:
-            rows += [plain(part.room_bytes.get(name, 0.0)) for name in self.rooms]
+            rows += [plain(room_bytes.get(name, 0.0)) for name in self.rooms]
             rows += [plain(words.get(name, 0.0)) for name in self.registers]
         return _filled(rows, refused)
 

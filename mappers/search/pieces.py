@@ -216,8 +216,13 @@ class Pieces:
             words = words and {array: pick(own, where) for array, own in words.items()}
             tiles = 1
         part = tensor_part(on, phase, tensor.name, what=tensor.what)
-        room = {m: np.where(shared.get(m, False), 0.0, own) for m, own in part.room_bytes.items()}
-        values = self.measures.of(replace(part, room_bytes=room), words, refused)
+        room: dict[str, Number] = {}
+        if words is not None:
+            room = {
+                memory: np.where(shared[memory], 0.0, own) if memory in shared else own
+                for memory, own in part.room_bytes.items()
+            }
+        values = self.measures.of(part, room, words, refused)
         names = list(axes.sizes)
         choices = {name: axes.sizes[name] for name in names[len(begun.axes.sizes) :]}
         piece = self._weighed(_piece(values, names[len(begun.tiles) :], tiles, choices))
