@@ -57,7 +57,7 @@ def known_shape(cascade: Cascade, shape: Shape) -> dict[str, Any]:
         known[name] = _positive_integer(name, value)
     for rank in cascade.ranks.values():
         if rank.stop is not None and not rank.stop.symbols:
-            known.setdefault(rank.name, rank.stop.offset)
+            _agree(known, rank.name, rank.stop.offset, "where its iteration stops")
     changed = True
     while changed:
         changed = _derive(cascade, known)

@@ -51,35 +51,36 @@ def bindings(
     short = lanes is not None and any(problem.typical(lanes) < side for side in sides)
     fibers = (False, True) if rows or short else (False,)
 
-    def of_classes(fine: bool) -> list[tuple[_Way, ...]]:
-        """The ways of each class."""
-        classes = _classes(problem, einsums, own, fine)
-        known = problem, lanes, fibers, len(einsums) == 1
-        each = [(tuple(some), tuple(tuple(spread[e.name]) for e in some)) for some in classes]
-        joined = [_ways(*known, *members, True) for members in each]
-        if prod(max(map(_spreads, some), default=1) for some in joined) <= _MOST_SPREADS:
-            return joined
-        return [_ways(*known, *members, False) for members in each]
+    def options(fine: bool, some: tuple[bool, ...], joined: bool) -> list[tuple[_Way, ...]]:
+        """The ways of each class, along `some` of the fibers."""
+        return [
+            _ways(
+                problem,
+                lanes,
+                some,
+                len(einsums) == 1,
+                tuple(members),
+                tuple(tuple(spread[e.name]) for e in members),
+                joined,
+            )
+            for members in _classes(problem, einsums, own, fine)
+        ]
 
-    options = of_classes(True)
-    every = prod(map(len, options)) <= most[0]
-    if not every:
-        options = of_classes(False)
-        every = prod(map(len, options)) <= most[1]
+    each = options(True, fibers, True)
+    joined = prod(max(map(_spreads, ways), default=1) for ways in each) <= _MOST_SPREADS
     names = [a.name for a in problem.architecture.arrays]
     done = set()
-    for chosen in product(*options) if every else _on_one(options, names, most[1]):
-        by_name: dict[str, Binding] = {}
-        number = 0
-        for part in chosen:
-            several = _spreads(part) > 1
-            choice = f"spread {number}" if several else ""
-            by_name |= {name: b._replace(choice=choice) for name, b in part.items()}
-            number += several
-        found = tuple(by_name[e.name] for e in einsums)
-        if found not in done:
-            done.add(found)
-            yield found
+    for some in [fibers] if joined else [(fiber,) for fiber in fibers]:
+        each = options(True, some, joined)
+        every = prod(map(len, each)) <= most[0]
+        if not every:
+            each = options(False, some, joined)
+            every = prod(map(len, each)) <= most[1]
+        for chosen in product(*each) if every else _on_one(each, names, most[1]):
+            found = _numbered(einsums, chosen)
+            if found not in done:
+                done.add(found)
+                yield found
 
 
 _Way = dict[str, Binding]
@@ -117,6 +118,18 @@ def _ways(
     names = [e.name for e in members]
     every = _joined(list(found)) if joined else found
     return tuple(dict(zip(names, way, strict=True)) for way in every)
+
+
+def _numbered(einsums: Sequence[Einsum], chosen: Sequence[_Way]) -> tuple[Binding, ...]:
+    """The way of each class as a binding for each Einsum, with names for what is left to choose."""
+    by_name: dict[str, Binding] = {}
+    number = 0
+    for way in chosen:
+        several = _spreads(way) > 1
+        choice = f"spread {number}" if several else ""
+        by_name |= {name: binding._replace(choice=choice) for name, binding in way.items()}
+        number += several
+    return tuple(by_name[e.name] for e in einsums)
 
 
 def _spreads(way: _Way) -> int:

@@ -40,6 +40,17 @@ def test_elementwise_on_design_points():
     np.testing.assert_array_equal(TILED.size("C", found), [24, 60])
 
 
+def test_iterations_are_as_many_as_the_cascade_says():
+    cascade = parse_cascade(
+        """{name: halved, ranks: {M: numbers, T: times}, inputs: ["A[m]"], outputs: [B],
+        initialization: ["X[m,0] = A[m]"], body: ["X[m,t+1] = 0.5*X[m,t]"],
+        final: ["B[m] = X[m,T]"], iterate: {rank: T, stop: t >= 5}}"""
+    )
+    assert cascade.resolve_shape({"M": 3})["T"] == cascade.resolve_shape({"M": 3, "T": 5})["T"] == 5
+    with pytest.raises(InputError, match="T = 2 disagrees with where its iteration stops = 5"):
+        cascade.resolve_shape({"M": 3, "T": 2})
+
+
 @pytest.mark.parametrize(
     ("shape", "message"),
     [

@@ -207,6 +207,24 @@ def test_every_access_is_that_of_a_walk(case):
 
 
 @given(phases())
+@settings(max_examples=50, deadline=None)
+def test_edges_of_arrays_and_what_goes_between_memories_are_all(case):
+    name, shape, phase, _ = case
+    cascade = parse_cascade(CASCADES[name][0])
+    for tensor in phase.residency:
+        every, edges, between = (
+            tally(cascade, ARCHITECTURE, shape, phase, tensor, what)
+            for what in ("all", "edges", "between")
+        )
+        assert every.footprint_words == between.footprint_words
+        assert not edges.footprint_words
+        for move, words in every.moved_words.items():
+            parts = [each.moved_words.get(move, 0.0) for each in (edges, between)]
+            assert words == pytest.approx(sum(parts))
+        assert every.moved_words.keys() == edges.moved_words.keys() | between.moved_words.keys()
+
+
+@given(phases())
 @settings(max_examples=100, deadline=None)
 def test_the_room_of_tiles_is_what_they_hold(case):
     name, _, phase, covered = case

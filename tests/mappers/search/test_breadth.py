@@ -53,7 +53,7 @@ CASES = {
     "patch-embedding": {"B": 2, "D": 16, "V": 16, "U": 16},
     "residual-add": {"R": 16, "D": 16},
     "rope": {"B": 2, "H": 4, "E": 8, "P": 32},
-    "soft-attention": {"B": 1, "H": 1, "N": 32, "L": 8, "T": 2, "E": 8, "F": 8},
+    "soft-attention": {"B": 1, "H": 1, "N": 32, "L": 8, "E": 8, "F": 8},
     "unnormalized-router": {"D": 16, "T": 32, "X": 16},
 }
 

@@ -11,7 +11,7 @@ import mappers
 import workloads
 from archs import load_architecture
 from einsum_cascade import InputError, analyze_passes, execute
-from mappers.search import Options, front, optimum
+from mappers.search import Options, bindings, engine, front, optimum, price
 from mappers.search.recompute import rewrite, rewrites
 from sim import evaluate
 
@@ -210,3 +210,29 @@ def test_a_copy_is_not_made_a_pass_too_early():
     )
     reason = evaluate(found.mappings[0]).infeasible[0]
     assert "takes 65,536 bytes" in reason  # a row of what is kept for the last pass
+
+
+SHORT = {"B": 1, "H": 1, "E": 8, "F": 8, "P": 24, "M": 64}
+FOUR = {"extends": "fusemax-cloud", "parameters": {"array_dim": 4},
+        "memories": {"buffer": {"size_bytes": "2 KiB"}}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value"),
+    [
+        (engine, "_LONG", 1),  # Einsum by Einsum first
+        (engine, "_MANY", 0),  # something good first, in every structure
+        (price, "_BEAM", 1),
+        (price, "_COMPARED", 0),  # no choice of one piece is left out
+        (price, "_FIRST", 4),
+        (bindings, "_MOST_SPREADS", 1),  # ways to spread an Einsum are structures of their own
+    ],
+)
+def test_shortcuts_change_no_result(monkeypatch, where, name, value):
+    on = load_architecture(FOUR).resolve({})
+    given = Options(compare=False), workloads.cascade("attention-3pass"), on, SHORT
+    usual = front(*given).costs
+    monkeypatch.setattr(where, name, value)
+    bindings._ways.cache_clear()
+    other = front(*given).costs
+    np.testing.assert_allclose(usual, other, rtol=1e-12)
