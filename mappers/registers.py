@@ -90,8 +90,7 @@ def by_readers(masks: MappingABC[str, Mask]) -> list[tuple[Mask, frozenset[str]]
     some = [name for name, mask in masks.items() if np.any(mask) and name not in always]
     if not some:
         return [(np.True_, always)]
-    every = np.broadcast_arrays(*(masks[name] for name in some))
-    code = sum(mask.astype(np.int64) << i for i, mask in enumerate(every))
+    code = sum(np.asarray(masks[name]).astype(np.int64) << i for i, name in enumerate(some))
     return [
         (code == pattern, always | {n for i, n in enumerate(some) if pattern >> i & 1})
         for pattern in np.unique(np.asarray(code)).tolist()

@@ -25,8 +25,9 @@ from mappers.search.screen import Count, Screen
 from mappers.search.structures import Structure, structures
 from sim import Phase
 
-Plan = tuple[tuple[int, int, int], ...]
-"""For each phase the number of its structure, and those of a candidate's tiles and choices."""
+Plan = tuple[tuple[int, ...], ...]
+"""For each phase the number of its structure, and those of a candidate's tiles and choices (this in
+two parts)."""
 
 
 _LONG = 12
@@ -146,8 +147,9 @@ class Space:
         """The phases of a plan, with a line on each."""
         phases, words = [], []
         single = self.problem
-        for number, x, k in plan:
+        for number, x, *parts in plan:
             structure, layout = self.opened[number]
+            k = layout.code(*parts)
             single, phase = rebuild(self.problem, structure, layout, x, k)
             phases.append(phase)
             words.append(structure.words(layout.picked(x, k)))
@@ -272,7 +274,7 @@ def _sequences(space: Space, part: int | None, goal: Goal) -> tuple[np.ndarray, 
             kept = front_of(flat)
             costs.append(flat[kept])
             size = len(front.costs)
-            keys = [(int(n), int(x), int(k)) for n, x, k in front.keys]
+            keys = [tuple(key) for key in front.keys.tolist()]
             plans += [(*before_plans[i // size], keys[i % size]) for i in kept]
         if costs:
             every = np.concatenate(costs)

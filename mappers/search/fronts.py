@@ -100,7 +100,7 @@ class Front:
 
     def __post_init__(self) -> None:
         self.costs = np.zeros((0, self.width))
-        self.keys = np.zeros((0, 3), dtype=np.int64)
+        self.keys = np.zeros((0, 4), dtype=np.int64)
 
     def add(self, costs: np.ndarray, keys: np.ndarray) -> None:
         """Take in further rows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 
 import numpy as np
 
@@ -122,13 +123,19 @@ class Measures:
 
 def _filled(rows: Sequence[Number], refused: Sequence[Mask]) -> np.ndarray:
     """Rows along a first axis; infinite where anything is refused."""
-    shape = np.broadcast_shapes(*map(np.shape, rows), *map(np.shape, refused))
-    found = np.empty((len(rows), *shape))
-    for at, row in enumerate(rows):
-        found[at] = row
-    for mask in refused:
-        found[:, np.broadcast_to(mask, shape)] = np.inf
-    return found
+    every = [np.asarray(each) for each in (*rows, *refused)]
+    lengths = zip_longest(*(each.shape[::-1] for each in every), fillvalue=1)
+    shape = tuple(max(own) for own in lengths)[::-1]
+    kept = tuple(length for length in shape if length > 1)  # for many axes NumPy has no broadcast
+    found = np.empty((len(rows), *kept))
+    for at, each in enumerate(every):
+        own = (1,) * (len(shape) - each.ndim) + each.shape
+        small = each.reshape([n for n, most in zip(own, shape, strict=True) if most > 1])
+        if at < len(rows):
+            found[at] = small
+        else:
+            np.copyto(found, np.inf, where=small)
+    return found.reshape(len(rows), *shape)
 
 
 def measures_of(architecture: Architecture, columns: tuple[Column, ...]) -> Measures:

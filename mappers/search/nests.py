@@ -126,7 +126,7 @@ def place_nest(
             width = np.where(when, np.ceil(left[rank] / times), 1.0)
             spatial.append(Loop(f"{rank}0", rank, width, True))
             left[rank] = times
-            if np.all(when) and problem.typical(rank) <= side:
+            if all(where) and problem.typical(rank) <= side:
                 whole.add(rank)
     stepped = {r for r in loops_over(structure, at) if problem.cascade.ranks[r].iterative}
     done = {*structure.batch, *whole, *stepped}

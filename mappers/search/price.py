@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 
 import numpy as np
 
+from einsum_cascade import InputError
 from mappers.search.nests import PARTS, axes_of, place_nests
 from mappers.search.pieces import Piece, Pieces
 from mappers.search.points import positions
@@ -28,6 +30,9 @@ _FEW, _MANY = 1 / 10, 4096
 """From how many sets of sizes of tiles on a piece is worked out only for those that are left, if no
 more than such a share is."""
 
+
+_LONGEST = 1 << 62
+"""So large may a part of a candidate's number be."""
 
 _BEAM = 1024
 """How many candidates are added up at a time when anything good is looked for."""
@@ -50,6 +55,26 @@ class Layout:
             for name, count in choices.items():
                 number, found[name] = divmod(number, count)
         return found
+
+    @cached_property
+    def steps(self) -> Mapping[str, tuple[int, int]]:
+        """For each choice but those of tiles, what one more adds to the number of a candidate: this
+        may be longer than 64 bits, and is in two parts then, of which the first is the lower."""
+        found = {}
+        step, part = 1, 0
+        for name, count in self.choices.items():
+            if step * count > _LONGEST:
+                step, part = 1, part + 1
+            found[name] = part, step
+            step *= count
+        if part > 1:
+            raise InputError(f"mapper 'search' cannot number {self.each:.3g} choices of one phase")
+        return found
+
+    def code(self, low: int, high: int) -> int:
+        """The number of a candidate of its parts."""
+        first = prod(n for name, n in self.choices.items() if self.steps[name][0] == 0)
+        return low + high * first
 
     @property
     def each(self) -> int:
@@ -172,7 +197,7 @@ class _Sums:
     """Candidates of which the pieces up to the `next` have been added up: measures by candidates.
 
     `point` is the position of the sizes of the tiles, `code` numbers the choices that are `chosen`
-    so far; each stands for so many candidates.
+    so far, in two parts; each stands for so many candidates.
     """
 
     next: int
@@ -184,7 +209,8 @@ class _Sums:
 
     def only(self, kept: np.ndarray) -> _Sums:
         """Some of them, by their positions."""
-        values, point, code = self.values.take(kept, axis=1), self.point[kept], self.code[kept]
+        values, point = self.values.take(kept, axis=1), self.point[kept]
+        code = self.code.take(kept, axis=1)
         return _Sums(self.next, values, point, code, self.chosen, self.each)
 
 
@@ -239,7 +265,7 @@ class Pricing:
         each = prod(choices[name] for name in matter)
         self.count.dominated += (opened.layout.each - each) * len(some)  # as good as others
         here = np.arange(len(some))
-        pending = [_Sums(0, first, here, np.zeros(len(some), dtype=np.int64), (), each)]
+        pending = [_Sums(0, first, here, np.zeros((2, len(some)), dtype=np.int64), (), each)]
         while pending and not self.stopped():
             sums = pending.pop()
             if sums.next == len(opened.pieces):
@@ -260,7 +286,8 @@ class Pricing:
             if len(sums.point) > 1 and len(sums.point) * more > _AT_ONCE:
                 pending += map(sums.only, np.array_split(np.arange(len(sums.point)), 2)[::-1])
             elif len(sums.point):
-                added = _with(sums, piece, at[some[sums.point]], new, choices, useful[sums.next])
+                tile, layout = at[some[sums.point]], opened.layout
+                added = _with(sums, piece, tile, new, layout, useful[sums.next])
                 self.count.dominated += (len(sums.point) * more - len(added.point)) * added.each
                 pending.append(added)
 
@@ -268,12 +295,12 @@ class Pricing:
         """Take in candidates whose pieces have all been added up."""
         measures, fronts = self.screen.measures, self.screen.fronts
         fine = np.isfinite(sums.values[0]) & measures.fit(sums.values)
-        point, code = some[sums.point[fine]], sums.code[fine]
+        point, code = some[sums.point[fine]], sums.code[:, fine]
         x = self.opened.x[point]
         self.count.costed += len(fine)
         self.count.valid += len(x)
         costs = measures.costs(sums.values[:, fine])
-        keys = np.stack([np.full(len(x), self.number), x, code], axis=-1)
+        keys = np.stack([np.full(len(x), self.number), x, *code], axis=-1)
         for part, own in self.screen.by_part(x):
             fronts[part].add(costs[own], keys[own])
 
@@ -313,30 +340,33 @@ def _with(
     piece: Piece,
     tile: np.ndarray,
     new: Sequence[str],
-    choices: Mapping[str, int],
+    layout: Layout,
     useful: np.ndarray,
 ) -> _Sums:
     """Some sums with a further piece: each with all values of its `new` choices, but for what is
     not `useful`."""
-    steps = dict(zip(choices, np.cumprod([1, *choices.values()]).tolist(), strict=False))
+    choices = layout.choices
     row: np.ndarray = np.zeros((1, 1), dtype=np.int64)
-    code: np.ndarray = sums.code[None]
+    code: np.ndarray = sums.code[:, None]
     for name in piece.names:
         row = row * choices[name]
+        part, step = layout.steps[name]
         if name in new:
             values = np.arange(choices[name])[:, None]
             row = (row[:, None] + values).reshape(-1, row.shape[-1])
-            code = (code[:, None] + values * steps[name]).reshape(-1, code.shape[-1])
+            more = np.zeros((2, 1, *values.shape), dtype=np.int64)
+            more[part] = values * step
+            code = (code[:, :, None] + more).reshape(2, -1, code.shape[-1])
         else:
-            row = row + sums.code // steps[name] % choices[name]
+            row = row + sums.code[part] // step % choices[name]
     chosen = (*sums.chosen, *new)
     each = sums.each // prod(choices[name] for name in new)
-    row = np.broadcast_to(row, code.shape)
+    row = np.broadcast_to(row, code.shape[1:])
     which, own = np.nonzero(useful[row, sums.point])
     at = row[which, own] * piece.least[0].size + tile[own]
     added = sums.values.take(own, axis=1)
     added[: len(piece.values)] += _flat(piece.values).take(at, axis=1)
-    return _Sums(sums.next + 1, added, sums.point[own], code[which, own], chosen, each)
+    return _Sums(sums.next + 1, added, sums.point[own], code[:, which, own], chosen, each)
 
 
 def rebuild(

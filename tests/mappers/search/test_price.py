@@ -27,6 +27,9 @@ SMALL = {
     "memories": {"buffer": {"size_bytes": "2 KiB", "bandwidth_bytes_per_s": "40 GiB/s"}},
     "power_w": 3,
 }
+WHOLE = {**SMALL, "parameters": {"array_dim": 8}}
+"""Along a side there is all of E and F."""
+
 TWO_LEVELS = {
     **SMALL,
     "memories": {
@@ -75,6 +78,7 @@ def costs_of(opened, measures, at, code):
     [
         ("attention-3pass", (), SMALL),
         ("attention-3pass", ("QK", "SN"), SMALL),
+        ("attention-3pass", (), WHOLE),
         ("attention-1pass", (), SMALL),
         ("attention-3pass-deferred", (), TWO_LEVELS),
         ("causal-attention", (), SMALL),
