@@ -175,8 +175,10 @@ def _learn(known: _Known, number: int, job: Job, unit: Unit, store: Store) -> No
     table = pl.read_parquet(store.path(job.key))
     points = [(number, shares) for shares in job.chunk.shares]
     kept = np.flatnonzero(allowed(unit, unit.points(job.chunk)))
-    found = _objectives(table, unit).reshape(len(unit.grid.kernels), len(kept), -1).sum(axis=0)
     known.values |= dict.fromkeys(points, None)
+    if not len(kept):
+        return
+    found = _objectives(table, unit).reshape(len(unit.grid.kernels), len(kept), -1).sum(axis=0)
     for index, values in zip(kept, found, strict=True):
         if np.isfinite(values).all():
             known.values[points[index]] = values.tolist()

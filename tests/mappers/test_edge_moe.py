@@ -347,9 +347,10 @@ OTHER = {"softmax": "separate", "reordering": False, "experts": "patch-by-patch"
 
 
 def extents(cascade):
-    """16 of everything that is no part of something."""
-    parts = {part for rank in cascade.ranks.values() for part in rank.partition}
-    return {name: 16 for name in [*cascade.ranks, *cascade.parameters] if name not in parts}
+    """16 of everything that is no part of something, or what the cascade itself says."""
+    known = {part for rank in cascade.ranks.values() for part in rank.partition}
+    known |= {name for name, rank in cascade.ranks.items() if rank.stop is not None}
+    return {name: 16 for name in [*cascade.ranks, *cascade.parameters] if name not in known}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -468,6 +468,17 @@ def test_a_search_finds_the_front_and_repeats_no_point(tmp_path):
     assert table["arch.array_dim"].min() == 128
 
 
+def test_a_search_goes_on_where_no_point_of_a_batch_is_one(tmp_path):
+    pytest.importorskip("optuna")
+    text = SPEC[: SPEC.index("sampling")].replace("[attention, encoder]", "attention") + (
+        "sampling: {kind: search, points: 24, batch: 2, objectives: [latency_s],"
+        " require: array_dim > 100000}\n"
+    )
+    progress = swept(write(tmp_path, text), tmp_path / "out")
+    assert progress.rows == 0
+    assert progress.points > 2
+
+
 def test_the_spec_of_the_page(tmp_path):
     page = (ROOT / "docs" / "sweeps.md").read_text()
     text = page[page.index("```yaml\n") + 8 :]

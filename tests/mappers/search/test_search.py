@@ -212,7 +212,7 @@ def test_a_copy_is_not_made_a_pass_too_early():
     assert "takes 65,536 bytes" in reason  # a row of what is kept for the last pass
 
 
-SHORT = {"B": 1, "H": 1, "E": 8, "F": 8, "P": 24, "M": 64}
+SHORT = {"B": 1, "H": 1, "E": 8, "F": 8, "P": 8, "M": 24}
 FOUR = {"extends": "fusemax-cloud", "parameters": {"array_dim": 4},
         "memories": {"buffer": {"size_bytes": "2 KiB"}}}  # fmt: skip
 
