@@ -19,7 +19,6 @@ from sim.accesses import Accessed, Tally, tally
 from sim.energy import Accounting, energy_terms
 from sim.legality import fusion_objections, nest_objections, tensor_objections
 from sim.mapping import EinsumMapping, Mapping, Mask, Number, Phase
-from sim.registers import register_words
 from sim.schedule import einsum_cycles, moving_seconds
 
 
@@ -109,13 +108,6 @@ def tensor_part(
     return TensorPart(on, tensor, counted, accounting)
 
 
-def tensor_registers(on: Mapping, phase: Phase, tensor: str) -> MappingABC[str, Number]:
-    """Words that a tensor takes in each PE of every array where it waits, in a whole phase. What it
-    may overwrite has to live somewhere in the phase."""
-    found = register_words(on.cascade, phase, tensor)
-    return {array: by_tensor[tensor] for array, by_tensor in found.items()}
-
-
 def tensor_refused(on: Mapping, phase: Phase, tensor: str) -> tuple[Mask, ...]:
     """Where a tensor cannot live as it does in a whole phase; room aside."""
     problems = tensor_objections(on.cascade, on.architecture, phase, tensor)
@@ -135,5 +127,4 @@ __all__ = [
     "fusion_refused",
     "tensor_part",
     "tensor_refused",
-    "tensor_registers",
 ]

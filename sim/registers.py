@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import combinations
 
 import numpy as np
@@ -24,6 +24,7 @@ from sim.mapping import (
     EinsumMapping,
     Mask,
     Number,
+    Option,
     Phase,
     Residency,
     shared_loops,
@@ -47,32 +48,40 @@ class Waiting:
     last: Mapping[str, Mask] = field(default_factory=dict)
 
 
-def register_words(
-    cascade: Cascade, phase: Phase, only: str | None = None
-) -> dict[str, dict[str, Number]]:
-    """Words that each tensor (or `only` one) takes in each PE, by array.
+AllWaiting = Mapping[str, Sequence[tuple[Waiting, Mask]]]
+"""What waits in registers of each tensor, and at which points."""
+
+
+def register_words(cascade: Cascade, phase: Phase) -> dict[str, dict[str, Number]]:
+    """Words that each tensor takes in each PE, by array."""
+    every = all_waiting(cascade, phase)
+    found: dict[str, dict[str, Number]] = {}
+    for tensor in every:
+        for array, words in tensor_words(cascade, every, tensor).items():
+            found.setdefault(array, {})[tensor] = words
+    return found
+
+
+def tensor_words(cascade: Cascade, every: AllWaiting, tensor: str) -> dict[str, Number]:
+    """Words that a tensor takes in each PE, by array, given what waits of `every` tensor.
 
     A result that is made element by element overwrites an operand that nothing reads afterwards,
     and takes no more than it needs beyond that.
     """
-    every = _all_waiting(cascade, phase)
-    found: dict[str, dict[str, Number]] = {}
-    for tensor in every if only is None else (only,):
-        for new, when in every[tensor]:
-            saved: Number = 0.0
-            for _, words in _places(cascade, every, new):
-                saved = np.maximum(saved, words)
-            words = np.where(when, np.maximum(new.words - saved, 0.0) + new.ahead, 0.0)
-            if np.any(words):
-                by_tensor = found.setdefault(new.array, {})
-                # its options exclude one another; of several Einsums that make it, the most
-                by_tensor[tensor] = np.maximum(by_tensor.get(tensor, 0.0), words)
+    found: dict[str, Number] = {}
+    for new, when in every[tensor]:
+        saved: Number = 0.0
+        for _, words in _places(cascade, every, new):
+            saved = np.maximum(saved, words)
+        words = np.where(when, np.maximum(new.words - saved, 0.0) + new.ahead, 0.0)
+        if np.any(words):  # its options exclude one another; of several that make it, the most
+            found[new.array] = np.maximum(found.get(new.array, 0.0), words)
     return found
 
 
 def in_place(cascade: Cascade, phase: Phase) -> dict[str, str]:
     """Tensors that overwrite another one in the registers, at some point, each with that."""
-    every = _all_waiting(cascade, phase)
+    every = all_waiting(cascade, phase)
     return {
         tensor: old
         for tensor, own in every.items()
@@ -82,25 +91,29 @@ def in_place(cascade: Cascade, phase: Phase) -> dict[str, str]:
     }
 
 
-_Every = Mapping[str, Sequence[tuple["Waiting", Mask]]]
+def all_waiting(cascade: Cascade, phase: Phase) -> AllWaiting:
+    """What waits in registers of each tensor of a phase, and at which points."""
+    return {
+        tensor: list(_waiting_at(cascade, phase, tensor, options))
+        for tensor, options in phase.residency.items()
+    }
 
 
-def _all_waiting(cascade: Cascade, phase: Phase) -> _Every:
-    """What waits in registers of each tensor, and at which points."""
-    found: dict[str, list[tuple[Waiting, Mask]]] = {}
-    for tensor, options in phase.residency.items():
-        own = found.setdefault(tensor, [])
-        known: dict[object, list[Waiting]] = {}
-        for option in options:
-            there = option.residency
-            key = (there.home == IN_ARRAY, there.handed_to)
-            if key not in known:
-                known[key] = list(waiting(cascade, phase, tensor, there))
-            own += [(each, option.when) for each in known[key]]
-    return found
+def _waiting_at(
+    cascade: Cascade, phase: Phase, tensor: str, options: Sequence[Option]
+) -> Iterator[tuple[Waiting, Mask]]:
+    """What waits of a tensor with some options: with those that the registers see alike, once."""
+    alike: dict[object, list[Option]] = {}
+    for option in options:
+        there = option.residency
+        alike.setdefault((there.home == IN_ARRAY, there.handed_to), []).append(option)
+    for same in alike.values():
+        when = reduce(np.logical_or, [option.when for option in same])
+        for own in waiting(cascade, phase, tensor, same[0].residency):
+            yield own, when
 
 
-def _places(cascade: Cascade, every: _Every, new: Waiting) -> Iterator[tuple[str, Number]]:
+def _places(cascade: Cascade, every: AllWaiting, new: Waiting) -> Iterator[tuple[str, Number]]:
     """The tensors whose place a result may take, and the words that are there."""
     if new.made_by is None:
         return
@@ -309,4 +322,14 @@ def _readers_of_the_last(cascade: Cascade, einsum: str) -> frozenset[str]:
     )
 
 
-__all__ = ["Waiting", "in_place", "later_pass", "overwritten", "register_words", "waiting"]
+__all__ = [
+    "AllWaiting",
+    "Waiting",
+    "all_waiting",
+    "in_place",
+    "later_pass",
+    "overwritten",
+    "register_words",
+    "tensor_words",
+    "waiting",
+]

@@ -7,7 +7,7 @@ out once for each of its values, and choices meet only where costs are added.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,4 +76,28 @@ def plain(array: Any, first: int = 0) -> np.ndarray:
     return result
 
 
-__all__ = ["Axes", "plain"]
+def moved(array: Any, first: int, axes: Sequence[int]) -> np.ndarray:
+    """An array with its axes from the `first` on (counted from the last) in other places behind
+    these: so many further on are those of `axes`. Where one has a single entry, it may go anywhere.
+
+    >>> moved(np.ones((5, 4, 3)), 1, (2, 0)).shape
+    (4, 1, 5, 3)
+    """
+    array = np.asarray(array)
+    if array.ndim <= first:
+        return array
+    counts = array.shape[: array.ndim - first][::-1]
+    behind = array.shape[array.ndim - first :]
+    kept = [(place, at) for at, place in enumerate(axes[: len(counts)]) if counts[at] > 1]
+    if not kept:
+        return array.reshape(behind)
+    now = array.reshape(*(counts[at] for _, at in reversed(kept)), *behind)
+    order = [len(kept) - 1 - i for i, _ in sorted(enumerate(kept), key=lambda k: k[1][0])][::-1]
+    now = now.transpose(*order, *range(len(kept), now.ndim))
+    shape = [1] * (max(place for place, _ in kept) + 1)
+    for place, at in kept:
+        shape[place] = counts[at]
+    return now.reshape(*shape[::-1], *behind)
+
+
+__all__ = ["Axes", "moved", "plain"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import compress, product
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from einsum_cascade import Einsum
 from mappers.roles import tiles
-from mappers.search.axes import Axes
+from mappers.search.axes import Axes, moved
 from mappers.search.problem import Problem, is_product, touched
 from mappers.search.sizes import nested, tile_sizes
 from mappers.search.structures import Structure
@@ -23,6 +23,10 @@ _MOST_FREE = 2
 
 PARTS = "parts"
 """The choice of the tiles that the cascade itself makes."""
+
+ALONE = "order", "spread"
+"""The axes of a nest by itself, behind those of tiles: the order of its own loops, and what is
+spread over its array."""
 
 
 @dataclass(frozen=True)
@@ -52,29 +56,27 @@ def tile_axes(problem: Problem) -> tuple[str, ...]:
     return (*([PARTS] if problem.parts else []), *problem.tiled)
 
 
-def axes_of(
-    problem: Problem, structure: Structure, picked: Mapping[str, int] | None = None
-) -> Axes:
-    """Axes for what nests may choose, in the same order for all structures: first those of tiles,
-    then the own loops of products, then what is spread over the arrays. The first two have one
-    entry so far."""
-    orders = (f"order {number}" for number in range(_MOST_FREE))
-    return Axes(picked, dict.fromkeys((*tile_axes(problem), *orders), 1) | structure.spreads)
-
-
-def free_orders(problem: Problem, structure: Structure) -> dict[str, str]:
-    """The choices of the orders of own loops, by the Einsums that have one."""
-    free = [e.name for e in structure.einsums if _leaves_free(problem, structure, e)]
-    return {name: f"order {number}" for number, name in enumerate(free)}
+def order_of(einsum: str) -> str:
+    """The choice of the order of an Einsum's own loops."""
+    return f"order {einsum}"
 
 
 def place_nests(problem: Problem, structure: Structure, axes: Axes) -> list[Placed]:
-    """The nests of all Einsums."""
-    sizes, orders = place_sizes(problem, structure, axes), free_orders(problem, structure)
+    """The nests of all Einsums, with all choices picked."""
+    sizes, free = place_sizes(problem, structure, axes), free_orders(problem, structure)
     return [
-        place_nest(problem, structure, at, sizes, orders.get(einsum.name), axes)
+        place_nest(
+            problem, structure, at, sizes, axes,
+            order_of(einsum.name) if einsum.name in free else None,
+            structure.bindings[at].choice,
+        )
         for at, einsum in enumerate(structure.einsums)
-    ]
+    ]  # fmt: skip
+
+
+def free_orders(problem: Problem, structure: Structure) -> frozenset[str]:
+    """The Einsums whose own loops may be in several orders."""
+    return frozenset(e.name for e in structure.einsums if _leaves_free(problem, structure, e))
 
 
 def place_sizes(problem: Problem, structure: Structure, axes: Axes) -> dict[str, Sizes]:
@@ -89,12 +91,13 @@ def place_nest(
     structure: Structure,
     number: int,
     sizes: Mapping[str, Sizes],
-    order: str | None,
     axes: Axes,
-    spread: int | None = None,
+    order: str | None,
+    spread: str | int,
 ) -> Placed:
-    """The nest of one Einsum. With `order`, its own loops may be in several, along that axis; so
-    may be what is spread over the array, but for one `spread` alone."""
+    """The nest of one Einsum. With an `order`, its own loops may be in several, along that axis. So
+    may be what is spread over the array, along the axis `spread`; or it is the one of that number.
+    """
     einsum, at = structure.einsums[number], structure.run[number]
     binding = structure.bindings[number]
     loops: list[Loop] = []
@@ -111,8 +114,8 @@ def place_nest(
     shared = len(loops)
     array = problem.architecture.array(binding.array)
     whole: set[str] = set()
-    if spread is None:
-        chosen = axes.which(binding.choice, len(binding.spreads))
+    if isinstance(spread, str):
+        chosen = axes.which(spread, len(binding.spreads))
     else:
         chosen = [np.bool_(way == spread) for way in range(len(binding.spreads))]
     spatial = []
@@ -131,17 +134,27 @@ def place_nest(
     stepped = {r for r in loops_over(structure, at) if problem.cascade.ranks[r].iterative}
     done = {*structure.batch, *whole, *stepped}
     own = [r for r in einsum.ranks if r not in done and problem.typical(r) > 1]
-    nest, plain = (
-        EinsumMapping(
-            einsum.name,
-            binding.array,
-            (*loops, *_own_loops(problem, einsum, own, left, choice, axes), *spatial),
-            shared,
-            issue="pipelined",
-        )
-        for choice in (order, None)
-    )
+
+    def nest_of(choice: str | None) -> EinsumMapping:
+        inside = _own_loops(problem, einsum, own, left, choice, axes)
+        every = (*loops, *inside, *spatial)
+        return EinsumMapping(einsum.name, binding.array, every, shared, issue="pipelined")
+
+    plain = nest_of(None)
+    nest = nest_of(order) if order else plain
     return Placed(einsum, nest, plain, at, len(structure.batch) + len(structure.outer))
+
+
+def along(nest: EinsumMapping, tiles: int, axes: Sequence[int]) -> EinsumMapping:
+    """A nest by itself with its axes (behind those of so many `tiles`) where they are among those
+    of several nests."""
+    loops = (
+        replace(loop, extent=moved(loop.extent, tiles, axes))
+        if np.ndim(loop.extent) > tiles
+        else loop
+        for loop in nest.loops
+    )
+    return replace(nest, loops=tuple(loops))
 
 
 def loops_over(structure: Structure, run: int) -> tuple[str, ...]:
@@ -281,13 +294,15 @@ def levels(depths: Sequence[int], memories: int) -> list[tuple[int | None, ...]]
 
 
 __all__ = [
+    "ALONE",
     "PARTS",
     "Placed",
     "Sizes",
-    "axes_of",
+    "along",
     "depth_choices",
     "free_orders",
     "levels",
+    "order_of",
     "own_orders",
     "place_nest",
     "place_nests",

@@ -7,38 +7,34 @@ rewrites of a cascade have most of these in common.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from einsum_cascade import Einsum
-from mappers.search.axes import Axes, plain
+from mappers.search.axes import Axes, moved, plain
 from mappers.search.measures import Measures
+from mappers.search.needs import Needed, Nest, Tensor, needs_of, tensors_of
 from mappers.search.nests import (
+    ALONE,
     Placed,
     Sizes,
-    axes_of,
+    along,
     free_orders,
+    order_of,
     place_nest,
     place_sizes,
     tile_axes,
 )
 from mappers.search.points import at_points, pick
-from mappers.search.problem import Problem, touched
+from mappers.search.problem import Problem
 from mappers.search.residency import Homes, find_homes, overwriting
 from mappers.search.structures import Structure
-from sim import Phase
-from sim.accesses import Accessed
-from sim.mapping import Mask, Number
-from sim.parts import (
-    einsum_part,
-    fusion_refused,
-    tensor_part,
-    tensor_refused,
-    tensor_registers,
-)
-from sim.registers import overwritten
+from sim import EinsumMapping, Option, Phase
+from sim.mapping import Mask
+from sim.parts import einsum_part, fusion_refused, tensor_part, tensor_refused
+from sim.registers import AllWaiting, Waiting, all_waiting, tensor_words
 
 _MOST_BYTES = 1 << 28
 """What pieces may take before they are forgotten."""
@@ -64,49 +60,43 @@ class Piece:
     least: np.ndarray
     at_stake: float = 0.0
 
+    def called(self, names: Mapping[str, str]) -> Piece:
+        """The same with other names for some choices."""
+        return replace(self, names=tuple(names.get(name, name) for name in self.names))
+
 
 @dataclass(frozen=True, eq=False)
 class Begun:
     """A structure of which the pieces of its tensors (by `keys`) are still to be worked out.
 
-    `axes` are those of `tiles`, then those of the nests. `base` is what no choice of the nests
-    changes, along all axes of tiles. `pieces` are those of Einsums, and such as cost nothing and
-    are infinite where the structure is not legal.
+    `tiles` are the choices of their sizes, with how many values each has, `choices` those of the
+    `nests`. `base` is what no choice of the nests changes, along all axes of tiles. `pieces` are
+    those of Einsums, and such as cost nothing and are infinite where the structure is not legal.
     """
 
     problem: Problem
-    axes: Axes
-    tiles: tuple[str, ...]
-    placed: tuple[Placed, ...]
+    tiles: Mapping[str, int]
+    choices: Mapping[str, int]
+    nests: Sequence[Nest]
     base: np.ndarray
     pieces: tuple[Piece, ...]
-    keys: Mapping[object, _Tensor]
-    homes: dict[str, tuple[Homes, Axes]] = field(default_factory=dict)
+    keys: Mapping[object, Needed]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of an array along all axes of tiles."""
-        return tuple(self.axes.sizes[name] for name in reversed(self.tiles))
+        return tuple(reversed(self.tiles.values()))
 
 
-@dataclass(frozen=True)
-class _Tensor:
-    """A tensor of a run of Einsums, with the positions of its users.
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """Where a tensor may live by the choices `own`, and what waits in registers then; along these
+    axes behind those of the nests (where they matter) and of tiles."""
 
-    If an Einsum of the run makes it (`made`), it may overwrite one of `old`, and then what is
-    `beside` (positions too) bears on it as well. Of what is made `between` it and a reader that
-    needs both, the arrays do. What several Einsums take is in several pieces: that which goes
-    between memories, and for each of these (`at`, a position) what crosses the edge of its array.
-    """
-
-    name: str
-    users: tuple[int, ...]
-    made: bool
-    old: tuple[str, ...] = ()
-    beside: tuple[int, ...] = ()
-    between: tuple[int, ...] = ()
-    what: Accessed = "all"
-    at: int | None = None
+    homes: Homes
+    own: Mapping[str, int]
+    waiting: Sequence[tuple[Waiting, Mask]]
+    refused: tuple[Mask, ...]
 
 
 class Pieces:
@@ -120,9 +110,11 @@ class Pieces:
         self._numbers: dict[object, int] = {}
         self._signatures: dict[tuple[Problem, str], int] = {}
         self._sizes: dict[object, tuple[dict[str, Sizes], dict[str, int]]] = {}
-        self._placed: dict[tuple[str, int, int], tuple[Placed, int]] = {}
+        self._placed: dict[tuple[str, int, int], tuple[Placed, tuple[int, int]]] = {}
+        self._along: dict[object, EinsumMapping] = {}
         self._einsums: dict[int, Piece] = {}
-        self._runs: dict[object, tuple[_Tensor, ...]] = {}
+        self._runs: dict[object, tuple[Tensor, ...]] = {}
+        self._homes: dict[object, _Known] = {}
         self._tensors: dict[object, Piece] = {}
         self._bytes = 0
         self._fused: dict[object, tuple[Mask, ...]] = {}
@@ -130,84 +122,58 @@ class Pieces:
     def begin(self, problem: Problem, structure: Structure) -> Begun:
         """Open a structure: all about its arrays, and nothing yet about its tensors."""
         if self._bytes > _MOST_BYTES:
-            for known in (self._placed, self._einsums, self._tensors, self._fused):
+            for known in (self._placed, self._along, self._einsums, self._homes, self._tensors):
                 known.clear()
+            self._fused.clear()
             self._bytes = 0
-        axes = axes_of(problem, structure)
-        numbers, placed = self._place(problem, structure, axes)
-        tiles = tile_axes(problem)
-        names = list(axes.sizes)[len(tiles) :]
-        masks = self._refused(problem, structure, placed)
-        found = [_piece(np.where(m, np.inf, 0.0)[None], names, len(tiles), {}) for m in masks]
-        base = np.zeros((self.measures.count, *(axes.sizes[name] for name in reversed(tiles))))
-        for at, number in enumerate(numbers):
-            if number not in self._einsums:
-                values = self._einsum(problem, structure, at, placed[at], axes)
-                self._einsums[number] = _piece(values, names, len(tiles), {})
+        tiles = self._tiles(problem, structure)
+        nests = self._nests(problem, structure)
+        found = [
+            _piece(np.where(mask, np.inf, 0.0)[None], (), len(tiles), {})
+            for mask in self._refused(problem, structure, nests)
+        ]
+        base = np.zeros((self.measures.count, *reversed(tiles.values())))
+        for at, nest in enumerate(nests):
+            if nest.number not in self._einsums:
+                values = self._einsum(problem, structure, at, nest)
+                self._einsums[nest.number] = _piece(values, ALONE, len(tiles), {})
                 self._bytes += values.nbytes
-            piece = self._einsums[number]
+            piece = self._einsums[nest.number]
             if piece.names:
-                found.append(piece)
+                found.append(piece.called(dict(zip(ALONE, nest.choices, strict=True))))
             else:
                 base += piece.values
         tensors = self._tensors_of(problem, structure.einsums)
-        return Begun(
-            problem,
-            axes,
-            tiles,
-            tuple(placed),
-            base,
-            tuple(found),
-            {self._key(problem, structure, tensor, numbers): tensor for tensor in tensors},
-        )
+        needs = {needed.key: needed for needed in needs_of(problem, structure, tensors, nests)}
+        orders = {nest.choices[0]: nest.counts[0] for nest in nests}
+        spreads = {nest.choices[1]: nest.counts[1] for nest in nests}
+        choices = {name: count for name, count in (orders | spreads).items() if name}
+        return Begun(problem, tiles, choices, nests, base, tuple(found), needs)
 
-    def _einsum(
-        self, problem: Problem, structure: Structure, at: int, placed: Placed, axes: Axes
-    ) -> np.ndarray:
-        """The measures of an Einsum, along the choice of what is spread over its array."""
-        binding = structure.bindings[at]
-        shared, _ = self._sizes[structure.outer, structure.inner]
-        ways = axes.which(binding.choice, len(binding.spreads))
-        found = []
-        for spread, when in enumerate(ways):
-            alone = placed
-            if len(ways) > 1:
-                alone = place_nest(problem, structure, at, shared, None, axes, spread)
-            part = einsum_part(problem.on, alone.plain)
-            values = self.measures.of_einsum(part, binding.array)
-            lacking = max(0, np.ndim(when) + 1 - values.ndim)
-            values = values.reshape(len(values), *(1,) * lacking, *values.shape[1:])
-            found.append(np.where(when, values, 0.0))
-        return np.asarray(sum(found))
-
-    def known(self, key: object) -> Piece | None:
+    def known(self, needed: Needed) -> Piece | None:
         """A piece that has been worked out for all sizes of tiles."""
-        return self._tensors.get(key)
+        piece = self._tensors.get(needed.key)
+        return piece.called(_names(needed)) if piece else None
 
-    def work_out(self, begun: Begun, key: object, some: np.ndarray | None) -> Piece:
+    def work_out(self, begun: Begun, needed: Needed, some: np.ndarray | None) -> Piece:
         """A piece, for all sizes of tiles, or only for `some` (flat positions)."""
-        problem, tensor, tiles = begun.problem, begun.keys[key], len(begun.tiles)
-        axes = Axes(None, dict(begun.axes.sizes))
-        if tensor.name not in begun.homes:
-            only = {tensor.name, *tensor.old}
-            begun.homes[tensor.name] = find_homes(problem, "", begun.placed, axes, only), axes
-        homes, axes = begun.homes[tensor.name]
-        on, phase = problem.on, homes.phase
+        problem, tensor, tiles = begun.problem, needed.tensor, len(begun.tiles)
+        known = self._home(begun, needed)
+        at = tensor.users if tensor.at is None else (tensor.at,)
+        users = [self._nest(begun, each, needed).nest for each in at]
+        on, options = problem.on, known.homes.options
+        names = [*needed.choices, *known.own]
+        if not tensor.made:  # where it may live is the same whatever the choices of the nests
+            places = range(len(needed.choices), len(names))
+            options = tuple(Option(moved(o.when, tiles, places), o.residency) for o in options)
+        phase = Phase("", tuple(users), {tensor.name: options})
+        shared: dict[str, Mask] = {}
+        words = None
         refused: tuple[Mask, ...] = ()
-        words: Mapping[str, Number] | None = None
-        shared: Mapping[str, Mask] = {}
         if tensor.at is None:
-            refused = tensor_refused(on, phase, tensor.name)
-            words = tensor_registers(on, phase, tensor.name)
-            old = dict(overwriting(problem, homes)).get(tensor.name)
-            shared = homes.held[old].there if old else {}
-            between = tensor.what == "between"
-            of = [begun.placed[at] for at in tensor.users]
-            users = [placed.plain if between else placed.nest for placed in of]
-        else:
-            users = [begun.placed[tensor.at].nest]
-        if tensor.what != "all":
-            phase = replace(phase, einsums=tuple(users))
+            shared, waiting, names = self._beside(begun, needed, names)
+            words = tensor_words(problem.cascade, waiting, tensor.name)
+            refused = known.refused
         if some is not None:
             where = np.unravel_index(some, begun.shape)
             on, phase = at_points(on, phase, users, tensor.name, where)
@@ -216,20 +182,66 @@ class Pieces:
             words = words and {array: pick(own, where) for array, own in words.items()}
             tiles = 1
         part = tensor_part(on, phase, tensor.name, what=tensor.what)
-        room: dict[str, Number] = {}
-        if words is not None:
-            room = {
-                memory: np.where(shared[memory], 0.0, own) if memory in shared else own
-                for memory, own in part.room_bytes.items()
-            }
+        room = {} if words is None else dict(part.room_bytes)
+        for memory in shared.keys() & room.keys():
+            room[memory] = np.where(shared[memory], 0.0, room[memory])
         values = self.measures.of(part, room, words, refused)
-        names = list(axes.sizes)
-        choices = {name: axes.sizes[name] for name in names[len(begun.axes.sizes) :]}
-        piece = self._weighed(_piece(values, names[len(begun.tiles) :], tiles, choices))
+        called = {name: number for number, name in _names(needed).items()}
+        names = [called.get(name, name) for name in names]
+        piece = self._weighed(_piece(values, names, tiles, known.own))
         if some is None:
             self._bytes += piece.values.nbytes
-            self._tensors[key] = piece
-        return piece
+            self._tensors[needed.key] = piece
+        return piece.called(_names(needed))
+
+    def _home(self, begun: Begun, needed: Needed) -> _Known:
+        """Where a tensor may live, whatever it overwrites."""
+        if needed.homes in self._homes:
+            return self._homes[needed.homes]
+        problem, tensor = begun.problem, needed.tensor
+        choices = {n: begun.choices[n] for n in needed.choices} if tensor.made else {}
+        axes = Axes(None, {**begun.tiles, **choices})
+        placed = [
+            self._nest(begun, at, needed) if tensor.made and at in tensor.users else nest.placed
+            for at, nest in enumerate(begun.nests)
+        ]
+        homes = find_homes(problem, placed, tensor.name, axes)
+        phase = Phase("", tuple(p.nest for p in placed), {tensor.name: homes.options})
+        own = {n: c for n, c in axes.sizes.items() if n not in begun.tiles and n not in choices}
+        waiting = all_waiting(problem.cascade, phase)[tensor.name]
+        refused = tensor_refused(problem.on, phase, tensor.name)
+        known = self._homes[needed.homes] = _Known(homes, own, waiting, refused)
+        return known
+
+    def _beside(
+        self, begun: Begun, needed: Needed, names: list[str]
+    ) -> tuple[dict[str, Mask], AllWaiting, list[str]]:
+        """Where a tensor is in the place of another one, by memory; and what waits in registers of
+        it and of those that it may overwrite. Along the axes `names`, and those of the others,
+        which are put behind them."""
+        tensor, known = needed.tensor, self._home(begun, needed)
+        others = {name: (old, self._home(begun, old)) for name, old in needed.old.items()}
+        names = list(dict.fromkeys([
+            *names, *(n for old, own in others.values() for n in (*old.choices, *own.own))
+        ]))  # fmt: skip
+        waiting = {tensor.name: known.waiting}
+        held = {}
+        for name, (old, own) in ({tensor.name: (needed, known)} | others).items():
+            if own.homes.held is not None:
+                held[name] = own.homes.held
+            if name != tensor.name:
+                places = [names.index(n) for n in (*old.choices, *own.own)]
+                waiting[name] = [_moved(*each, len(begun.tiles), places) for each in own.waiting]
+        ordered = {name: held[name] for name in needed.tensor.old or held if name in held} | held
+        pairs = overwriting(begun.problem, [n.placed.nest for n in begun.nests], ordered)
+        taken = dict(pairs).get(tensor.name)
+        if taken is None:
+            return {}, waiting, names
+        old, own = others[taken]
+        places = [names.index(n) for n in (*old.choices, *own.own)]
+        there = held[taken].there.items()
+        shared = {memory: moved(mask, len(begun.tiles), places) for memory, mask in there}
+        return shared, waiting, names
 
     def _weighed(self, piece: Piece) -> Piece:
         """A piece with what is at stake, at some of its points; its least is that of choices which
@@ -245,130 +257,113 @@ class Pieces:
         least = np.where(fitting, points, np.inf).min(axis=1).reshape(piece.least.shape)
         return replace(piece, least=np.where(np.isfinite(least[0]), least, piece.least))
 
-    def _place(
-        self, problem: Problem, structure: Structure, axes: Axes
-    ) -> tuple[list[int], list[Placed]]:
-        """The nests, and numbers that are the same for nests that are alike but for names."""
+    def _einsum(
+        self, problem: Problem, structure: Structure, at: int, nest: Nest
+    ) -> np.ndarray:
+        """The measures of an Einsum, along the axes of its nest."""
+        binding = structure.bindings[at]
+        shared, tiles = self._sizes[structure.outer, structure.inner]
+        axes = Axes(None, {**tiles, **dict.fromkeys(ALONE, 1)})
+        found = []
+        for spread, when in enumerate(axes.which(ALONE[1], len(binding.spreads))):
+            alone = nest.placed
+            if len(binding.spreads) > 1:
+                alone = place_nest(problem, structure, at, shared, axes, None, spread)
+            part = einsum_part(problem.on, alone.plain)
+            values = self.measures.of_einsum(part, binding.array)
+            lacking = max(0, np.ndim(when) + 1 - values.ndim)
+            values = values.reshape(len(values), *(1,) * lacking, *values.shape[1:])
+            found.append(np.where(when, values, 0.0))
+        return np.asarray(sum(found))
+
+    def _tiles(self, problem: Problem, structure: Structure) -> dict[str, int]:
+        """The choices of sizes of tiles, with how many there are of each."""
         loops = structure.outer, structure.inner
         if loops not in self._sizes:
-            shared = place_sizes(problem, structure, axes)
-            self._sizes[loops] = shared, {name: axes.sizes[name] for name in tile_axes(problem)}
-        shared, tiles = self._sizes[loops]
-        axes.sizes.update(tiles)
-        orders = free_orders(problem, structure)
-        numbers, placed = [], []
+            axes = Axes(None, dict.fromkeys(tile_axes(problem), 1))
+            self._sizes[loops] = place_sizes(problem, structure, axes), axes.sizes
+        return self._sizes[loops][1]
+
+    def _nests(self, problem: Problem, structure: Structure) -> list[Nest]:
+        """The nests of a structure."""
+        shared, tiles = self._sizes[structure.outer, structure.inner]
+        free = free_orders(problem, structure)
+        found = []
         for at, einsum in enumerate(structure.einsums):
-            run, order = structure.run[at], orders.get(einsum.name)
-            what = (
-                self._signature(problem, einsum),
-                structure.bindings[at],
-                structure.batch,
-                structure.outer,
-                structure.inner[run],
-                tuple(axes.sizes.get(r, 1) for r in einsum.ranks),
-                order,
-            )
-            number = self._numbers.setdefault(what, len(self._numbers))
-            key = einsum.name, number, run
+            run, binding = structure.run[at], structure.bindings[at]
+            signature = self._signature(problem, einsum)
+            loops = structure.batch, structure.outer, structure.inner[run]
+            sizes = tuple(tiles.get(rank, 1) for rank in einsum.ranks)
+            numbers = [
+                self._number((signature, binding.array, binding.spreads, loops, sizes, order))
+                for order in (einsum.name in free, False)
+            ]
+            key = einsum.name, numbers[0], run
             if key not in self._placed:
-                found = place_nest(problem, structure, at, shared, order, axes)
-                self._placed[key] = found, axes.sizes[order] if order else 1
-            if order:
-                axes.sizes[order] = self._placed[key][1]
-            numbers.append(number)
-            placed.append(self._placed[key][0])
-        return numbers, placed
+                axes = Axes(None, {**tiles, **dict.fromkeys(ALONE, 1)})
+                order = ALONE[0] if einsum.name in free else None
+                placed = place_nest(problem, structure, at, shared, axes, order, ALONE[1])
+                self._placed[key] = placed, (axes.sizes[ALONE[0]], axes.sizes[ALONE[1]])
+            placed, counts = self._placed[key]
+            names = order_of(einsum.name), binding.choice
+            choices = tuple(n if count > 1 else "" for n, count in zip(names, counts, strict=True))
+            around = self._number((signature, *loops))
+            found.append(Nest(placed, (choices[0], choices[1]), counts, *numbers, around))
+        return found
+
+    def _nest(self, begun: Begun, at: int, needed: Needed) -> Placed:
+        """A nest along the axes of the choices that matter to a tensor."""
+        nest, plainly = begun.nests[at], needed.tensor.what == "between"
+        own = nest.placed.plain if plainly else nest.placed.nest
+        places = tuple(needed.choices.index(n) if n in needed.choices else 0 for n in nest.choices)
+        number = nest.plain if plainly else nest.number
+        key = nest.placed.einsum.name, number, nest.placed.run, places
+        if key not in self._along:
+            self._along[key] = along(own, len(begun.tiles), places)
+        return replace(nest.placed, nest=self._along[key])
+
+    def _number(self, what: object) -> int:
+        """The same number for what is equal."""
+        return self._numbers.setdefault(what, len(self._numbers))
 
     def _signature(self, problem: Problem, einsum: Einsum) -> int:
         """The same number for Einsums that are alike but for their names."""
         key = problem, einsum.name
         if key not in self._signatures:
             alike = replace(einsum, name="", output=replace(einsum.output, tensor=""))
-            self._signatures[key] = self._numbers.setdefault(alike, len(self._numbers))
+            self._signatures[key] = self._number(alike)
         return self._signatures[key]
 
     def _refused(
-        self, problem: Problem, structure: Structure, placed: Sequence[Placed]
+        self, problem: Problem, structure: Structure, nests: Sequence[Nest]
     ) -> tuple[Mask, ...]:
         arrays = tuple(b.array for b in structure.bindings)
         tree = (structure.batch, structure.outer, structure.inner, structure.run)
         key = (problem, structure.einsums[0].name, tree, arrays)
         if key not in self._fused:
-            phase = Phase("", tuple(p.nest for p in placed), {})
+            phase = Phase("", tuple(nest.placed.nest for nest in nests), {})
             self._fused[key] = fusion_refused(problem.on, phase)
         return self._fused[key]
 
-    def _tensors_of(self, problem: Problem, einsums: tuple[Einsum, ...]) -> tuple[_Tensor, ...]:
+    def _tensors_of(self, problem: Problem, einsums: tuple[Einsum, ...]) -> tuple[Tensor, ...]:
         key = (problem, einsums[0].name, len(einsums))
         if key not in self._runs:
-            self._runs[key] = tuple(_tensors(problem, einsums))
+            self._runs[key] = tuple(tensors_of(problem, einsums))
         return self._runs[key]
 
-    def _key(
-        self, problem: Problem, structure: Structure, tensor: _Tensor, numbers: Sequence[int]
-    ) -> object:
-        """What a tensor's costs depend on. Runs of the phase are told apart, but not numbered."""
-        run = structure.run
-        every = (*tensor.users, *tensor.beside)
-        apart: dict[int, int] = {}
-        for at in every:
-            apart.setdefault(run[at], len(apart))
-        nests = tuple((numbers[at], apart[run[at]]) for at in every)
-        if tensor.at is not None:  # of the others only the loops outside of which it may be kept
-            kept = tuple(
-                (
-                    self._signature(problem, structure.einsums[at]),
-                    structure.batch,
-                    structure.outer,
-                    structure.inner[run[at]],
-                    apart[run[at]],
-                )
-                for at in every
-            )
-            return tensor.name, numbers[tensor.at], every.index(tensor.at), kept
-        if not tensor.made:
-            return tensor.name, nests
-        names = tuple(structure.einsums[at].name for at in tensor.users)
-        around = tuple(
-            (e.name, apart[at])
-            for e, at in zip(structure.einsums, run, strict=True)
-            if len(apart) > 1 and at in apart
-        )
-        arrays = tuple(structure.bindings[at].array for at in tensor.between)
-        return problem, tensor.name, names, nests, around, arrays
+
+def _names(needed: Needed) -> dict[str, str]:
+    """What the choices of nests are called in pieces that structures share, and in this one."""
+    return {f"#{number}": name for number, name in enumerate(needed.every)}
 
 
-def _tensors(problem: Problem, einsums: Sequence[Einsum]) -> Iterator[_Tensor]:
-    """The tensors of a run of Einsums, with what bears on where each lives."""
-    users: dict[str, dict[int, None]] = {}
-    makers: dict[str, int] = {}
-    for at, einsum in enumerate(einsums):
-        for use in touched(problem.cascade, einsum.name):
-            users.setdefault(use.tensor, {})[at] = None
-            if use.writes:
-                makers[use.tensor] = at
-    for tensor, own in users.items():
-        old: tuple[str, ...] = ()
-        beside: dict[int, None] = {}
-        if tensor in makers:
-            old = tuple(o for o in overwritten(einsums[makers[tensor]]) if o in makers)
-        for each in old:
-            beside |= users[each]
-            takers = [e for e in einsums if each in overwritten(e)]
-            if len(takers) > 1:  # which of them takes it depends on all else that they may take
-                old, beside = tuple(users), dict.fromkeys(range(len(einsums)))
-                break
-        every = (*own, *beside)
-        between: tuple[int, ...] = ()
-        if tensor in makers:
-            between = tuple(at for at in range(min(every), max(every)) if at not in every)
-        near = tuple(at for at in beside if at not in own)
-        if tensor not in makers and len(own) > 1:
-            yield _Tensor(tensor, tuple(own), False, what="between")
-            for user in own:
-                yield _Tensor(tensor, tuple(own), False, what="edges", at=user)
-            continue
-        yield _Tensor(tensor, tuple(own), tensor in makers, old, near, between)
+def _moved(
+    own: Waiting, when: Mask, tiles: int, places: Sequence[int]
+) -> tuple[Waiting, Mask]:
+    """What waits of a tensor, along other axes."""
+    words, ahead, when = (moved(each, tiles, places) for each in (own.words, own.ahead, when))
+    last = {name: moved(mask, tiles, places) for name, mask in own.last.items()}
+    return replace(own, words=words, ahead=ahead, last=last), when
 
 
 def _piece(

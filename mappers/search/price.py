@@ -11,7 +11,8 @@ from math import prod
 import numpy as np
 
 from einsum_cascade import InputError
-from mappers.search.nests import PARTS, axes_of, place_nests
+from mappers.search.axes import Axes
+from mappers.search.nests import PARTS, place_nests
 from mappers.search.pieces import Piece, Pieces
 from mappers.search.points import positions
 from mappers.search.problem import Problem
@@ -108,27 +109,27 @@ def open_structure(
     shape, keys = begun.shape, begun.keys
     points = prod(shape)
     found: list[tuple[Piece, np.ndarray | None]] = [(piece, None) for piece in begun.pieces]
-    known = {key: pieces.known(key) for key in keys}
+    known = {key: pieces.known(needed) for key, needed in keys.items()}
     found += [(piece, None) for piece in known.values() if piece is not None]
     sums = begun.base.copy()
     for piece, _ in found:
         sums[: len(piece.least)] += piece.least
     left = _Left(np.arange(points), sums.reshape(len(sums), -1))
     left = left.screened(screen)
-    for key in sorted((k for k in keys if known[k] is None), key=lambda k: keys[k].made):
+    for key in sorted((k for k in keys if known[k] is None), key=lambda k: keys[k].tensor.made):
         if not len(left.x):
             return None
         some = left.x if points >= _MANY and len(left.x) < _FEW * points else None
-        piece = pieces.work_out(begun, key, some)
+        piece = pieces.work_out(begun, keys[key], some)
         found.append((piece, some))
         at = _positions(piece, some, left.x, shape)
         least = left.least.copy()
         least[: len(piece.least)] += _flat(piece.least).take(at, axis=1)
         left = replace(left, least=least).screened(screen)
-    choices = {n: size for n, size in begun.axes.sizes.items() if n not in begun.tiles}
+    choices = dict(begun.choices)
     for piece, _ in found:
         choices |= piece.choices
-    layout = Layout({name: begun.axes.sizes[name] for name in begun.tiles}, choices)
+    layout = Layout(begun.tiles, choices)
     count.covered += points * layout.each
     for verdicts in left.out:
         count.leave_out(verdicts, layout.each)
@@ -375,7 +376,7 @@ def rebuild(
     """The phase of one candidate, all numbers."""
     picked = layout.picked(x, k)
     single = problem.at(picked[PARTS]) if PARTS in picked else problem
-    axes = axes_of(single, structure, picked)
+    axes = Axes(picked)
     placed = place_nests(single, structure, axes)
     names = [e.name for e in structure.einsums]
     label = names[0] if len(names) == 1 else f"{names[0]}-{names[-1]}"

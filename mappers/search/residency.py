@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, replace
 from itertools import product
@@ -28,14 +28,15 @@ _Options = tuple[Option, ...]
 
 @dataclass(frozen=True)
 class Homes:
-    """A phase with the options of some tensors, and where those of its own are held on chip."""
+    """Where a tensor may live: one option for each value of a choice. None overwrites another yet;
+    one of the phase's own may be `held` on chip."""
 
-    phase: Phase
-    held: MappingABC[str, _Held]
+    options: tuple[Option, ...]
+    held: Held | None = None
 
 
 @dataclass(frozen=True)
-class _Held:
+class Held:
     """Where a tensor is in each memory on chip, and the loop below which its tile is."""
 
     there: MappingABC[str, Mask]
@@ -43,11 +44,14 @@ class _Held:
 
 
 def make_phase(problem: Problem, name: str, placed: Sequence[Placed], axes: Axes) -> Phase:
-    """The phase of some nests, each tensor with all of its options."""
-    homes = find_homes(problem, name, placed, axes)
-    result = dict(homes.phase.residency)
-    for tensor, old in overwriting(problem, homes):
-        there = homes.held[old].there
+    """The phase of some nests, with each choice picked."""
+    nests = tuple(p.nest for p in placed)
+    tensors = dict.fromkeys(use.tensor for use in uses(problem.cascade, Phase(name, nests, {})))
+    homes = {tensor: find_homes(problem, placed, tensor, axes) for tensor in tensors}
+    result = {tensor: each.options for tensor, each in homes.items()}
+    held = {tensor: each.held for tensor, each in homes.items() if each.held is not None}
+    for tensor, old in overwriting(problem, nests, held):
+        there = held[old].there
         result[tensor] = tuple(
             Option(np.asarray(option.when & when), residency)
             for option in result[tensor]
@@ -57,51 +61,39 @@ def make_phase(problem: Problem, name: str, placed: Sequence[Placed], axes: Axes
                 (np.logical_not(taken), option.residency),
             )
         )
-    return replace(homes.phase, residency={t: _used(options) for t, options in result.items()})
+    return Phase(name, nests, {tensor: _used(options) for tensor, options in result.items()})
 
 
-def find_homes(
-    problem: Problem,
-    name: str,
-    placed: Sequence[Placed],
-    axes: Axes,
-    only: Container[str] | None = None,
-) -> Homes:
-    """Where the tensors (or `only` some) of some nests may live. None overwrites another yet."""
-    nests = tuple(p.nest for p in placed)
-    by_tensor: dict[str, list[Use]] = {}
-    bare = Phase(name, nests, {})
-    for use in uses(problem.cascade, bare):
-        if only is None or use.tensor in only:
-            by_tensor.setdefault(use.tensor, []).append(use)
+def find_homes(problem: Problem, placed: Sequence[Placed], tensor: str, axes: Axes) -> Homes:
+    """Where a tensor of some nests may live. Of nests that do not use it, only the array matters,
+    and the loops that are shared."""
+    bare = Phase("", tuple(p.nest for p in placed), {})
+    own = list(uses(problem.cascade, bare, tensor))
+    writers = [u for u in own if u.writes]
+    readers = [u for u in own if not u.writes]
     at = {p.einsum.name: p for p in placed}
-    result: dict[str, _Options] = {}
-    held: dict[str, _Held] = {}
-    for tensor, own in by_tensor.items():
-        writers = [u for u in own if u.writes]
-        readers = [u for u in own if not u.writes]
-        if not writers:
-            result[tensor] = _input(problem, tensor, readers, at, axes)
-        elif leaves(problem, tensor, set(at)):
-            result[tensor] = _output(problem, bare, writers[0], readers, axes)
-        else:
-            outer = placed[0].outer
-            result[tensor] = _between(problem, bare, writers[0], readers, axes, outer, held)
-    options = {tensor: _used(options) for tensor, options in result.items()}
-    return Homes(Phase(name, nests, options), held)
+    if not writers:
+        found = Homes(_input(problem, tensor, readers, at, axes))
+    elif leaves(problem, tensor, set(at)):
+        found = Homes(_output(problem, bare, writers[0], readers, axes))
+    else:
+        found = _between(problem, bare, writers[0], readers, axes, placed[0].outer)
+    return replace(found, options=_used(found.options))
 
 
-def overwriting(problem: Problem, homes: Homes) -> Iterator[tuple[str, str]]:
+def overwriting(
+    problem: Problem, nests: Sequence[EinsumMapping], held: MappingABC[str, Held]
+) -> Iterator[tuple[str, str]]:
     """Results that overwrite an operand which nothing reads any more, each with that: they take no
     room of their own where both are in the same memory."""
-    cascade, held = problem.cascade, homes.held
+    cascade, bare = problem.cascade, Phase("", tuple(nests), {})
     taken: set[str] = set()
     for tensor, own in held.items():
-        writer = next(m.einsum for m in homes.phase.einsums if _makes(problem, m.einsum, tensor))
+        writer = next(m.einsum for m in nests if _makes(problem, m.einsum, tensor))
         for old in overwritten(cascade.einsum(writer)):
             if old not in held or old in taken or held[old].below != own.below:
                 continue
-            if not late_readers(cascade, homes.phase, tensor, old):
+            if not late_readers(cascade, bare, tensor, old):
                 taken.add(old)
                 yield tensor, old
                 break
@@ -231,8 +223,7 @@ def _between(
     readers: list[Use],
     axes: Axes,
     outer: int,
-    held: dict[str, _Held],
-) -> _Options:
+) -> Homes:
     """A tensor of the phase's own: in the arrays where it can be, or in a memory on chip.
 
     What needs no room flows; what waits in registers, as running values do, may be in a memory as
@@ -250,11 +241,11 @@ def _between(
         some = len(arrays) == 1 and bool(np.any(fits))
         here = np.asarray(axes.which(f"home {tensor}", 1 + some)[-1] & some & fits)
         kept = Residency(memories[1].name, (tile,))
-        return Option(here, Residency(IN_ARRAY)), Option(~here, kept)
+        return Homes((Option(here, Residency(IN_ARRAY)), Option(~here, kept)))
     inside = plain(flows(problem.on, phase, writer, others, False)) & fits
     passing = inside & ~waits
     if np.all(passing):
-        return (Option(True, Residency(IN_ARRAY)),)
+        return Homes((Option(True, Residency(IN_ARRAY)),))
     below = nest.below(common)
     beside = common > outer or not outer  # in one run: one fills a copy while the other reads one
     tile = Tile(memories[1].name, below, 2 if len(arrays) > 1 and beside else 1)
@@ -278,12 +269,11 @@ def _between(
         name = option.residency.home
         if name not in (IN_ARRAY, memories[0].name):
             there[name] = there.get(name, np.False_) | np.asarray(option.when)
-    held[tensor] = _Held(there, below)
-    return tuple(options)
+    return Homes(tuple(options), Held(there, below))
 
 
 def _makes(problem: Problem, einsum: str, tensor: str) -> bool:
     return problem.cascade.einsum(einsum).output.tensor == tensor
 
 
-__all__ = ["Homes", "find_homes", "leaves", "make_phase", "overwriting"]
+__all__ = ["Held", "Homes", "find_homes", "leaves", "make_phase", "overwriting"]

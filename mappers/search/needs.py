@@ -1,0 +1,163 @@
+"""What the costs of a tensor depend on, so that structures which have it in common share them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from einsum_cascade import Einsum
+from mappers.search.nests import Placed
+from mappers.search.problem import Problem, touched
+from mappers.search.structures import Structure
+from sim.accesses import Accessed
+from sim.registers import overwritten
+
+
+@dataclass(frozen=True, eq=False)
+class Nest:
+    """A nest along axes of its own (`nests.ALONE`), of so many entries (`counts`), and the choices
+    that these are in a structure; the empty name where there is none.
+
+    Nests that are alike but for names have the same `number`; where only what goes between memories
+    matters, the same `plain` one. So have Einsums with the same loops around them (`around`).
+    """
+
+    placed: Placed
+    choices: tuple[str, str]
+    counts: tuple[int, int]
+    number: int
+    plain: int
+    around: int
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of a run of Einsums, with the positions of its users.
+
+    If an Einsum of the run makes it (`made`), it may overwrite one of `old`, in memories and in
+    registers. Of what is made `between` it and a reader that needs both, the arrays matter. What
+    several Einsums take is in several pieces: that which goes between memories, and for each of
+    these (`at`, a position) what crosses the edge of its array.
+    """
+
+    name: str
+    users: tuple[int, ...]
+    made: bool
+    old: tuple[str, ...] = ()
+    between: tuple[int, ...] = ()
+    what: Accessed = "all"
+    at: int | None = None
+
+
+@dataclass(frozen=True)
+class Needed:
+    """A tensor of a structure, and keys that are equal where its costs are (`key`), and where what
+    is known of its homes is (`homes`).
+
+    `choices` are those of the nests that matter, `every` also those of nests that matter to what
+    it may overwrite (`old`).
+    """
+
+    tensor: Tensor
+    key: object
+    homes: object
+    choices: tuple[str, ...]
+    every: tuple[str, ...]
+    old: Mapping[str, Needed]
+
+
+def tensors_of(problem: Problem, einsums: Sequence[Einsum]) -> Iterator[Tensor]:
+    """The tensors of a run of Einsums, with what bears on where each lives."""
+    users: dict[str, dict[int, None]] = {}
+    makers: dict[str, int] = {}
+    for at, einsum in enumerate(einsums):
+        for use in touched(problem.cascade, einsum.name):
+            users.setdefault(use.tensor, {})[at] = None
+            if use.writes:
+                makers[use.tensor] = at
+    for tensor, own in users.items():
+        every = tuple(own)
+        if tensor not in makers:
+            if len(own) == 1:
+                yield Tensor(tensor, every, False)
+                continue
+            yield Tensor(tensor, every, False, what="between")
+            for user in own:
+                yield Tensor(tensor, every, False, what="edges", at=user)
+            continue
+        old = tuple(o for o in overwritten(einsums[makers[tensor]]) if o in makers)
+        if any(sum(each in overwritten(e) for e in einsums) > 1 for each in old):
+            # which of them takes it depends on all else that they may take
+            old = tuple(name for name in users if name in makers)
+        between = tuple(at for at in range(min(every), max(every)) if at not in every)
+        yield Tensor(tensor, every, True, old, between)
+
+
+def needs_of(
+    problem: Problem, structure: Structure, tensors: Sequence[Tensor], nests: Sequence[Nest]
+) -> Iterator[Needed]:
+    """What each tensor of a structure needs."""
+    alone = [_alone(problem, structure, tensor, nests) for tensor in tensors]
+    known = {needed.tensor.name: needed for needed in alone}
+    for needed in alone:
+        old = {name: known[name] for name in needed.tensor.old}
+        if not old:
+            yield needed
+            continue
+        every = tuple(dict.fromkeys(n for o in (needed, *old.values()) for n in o.choices))
+        same = tuple(tuple(map(every.index, o.choices)) for o in old.values())
+        key = needed.key, tuple(o.key for o in old.values()), same
+        yield Needed(needed.tensor, key, needed.homes, needed.choices, every, old)
+
+
+def _alone(
+    problem: Problem, structure: Structure, tensor: Tensor, nests: Sequence[Nest]
+) -> Needed:
+    """What a tensor needs that overwrites nothing. Runs of the phase are told apart in its key, but
+    not numbered."""
+    run, users = structure.run, tensor.users
+    runs = tuple(run[at] for at in users)
+    apart = {number: place for place, number in enumerate(dict.fromkeys(runs))}
+    shared = tuple((nests[at].around, apart[run[at]]) for at in users)
+    names = tuple(structure.einsums[at].name for at in users)
+    homes: object = tensor.name, names, shared, runs
+    if tensor.at is not None:  # of the others only the loops outside of which it may be kept
+        at = tensor.at
+        choices = _choices(nests, (at,))
+        key: object = tensor.name, nests[at].number, users.index(at), shared
+    elif not tensor.made:
+        between = tensor.what == "between"
+        choices = _choices(nests, users, plain=between)
+        numbers = tuple(nests[at].plain if between else nests[at].number for at in users)
+        key = tensor.name, numbers, _same(nests, users, choices), shared
+    else:
+        choices = _choices(nests, users)
+        around = tuple(
+            (e.name, apart[at])
+            for e, at in zip(structure.einsums, run, strict=True)
+            if len(apart) > 1 and at in apart
+        )
+        arrays = tuple(structure.bindings[at].array for at in tensor.between)
+        numbers = tuple(nests[at].number for at in users)
+        same = _same(nests, users, choices)
+        key = problem, tensor.name, names, numbers, same, shared, around, arrays
+        homes = key, runs
+    return Needed(tensor, key, homes, choices, choices, {})
+
+
+def _choices(nests: Sequence[Nest], users: Sequence[int], plain: bool = False) -> tuple[str, ...]:
+    """The choices of some nests: first all orders, then what is spread."""
+    orders = () if plain else (nests[at].choices[0] for at in users)
+    spreads = (nests[at].choices[1] for at in users)
+    return tuple(name for name in dict.fromkeys((*orders, *spreads)) if name)
+
+
+def _same(
+    nests: Sequence[Nest], users: Sequence[int], choices: tuple[str, ...]
+) -> tuple[int | None, ...]:
+    """Which of the choices is that of what each nest spreads."""
+    spreads = (nests[at].choices[1] for at in users)
+    return tuple(choices.index(name) if name else None for name in spreads)
+
+
+__all__ = ["Needed", "Nest", "Tensor", "needs_of", "tensors_of"]
