@@ -290,7 +290,7 @@ def _come_back_to(use: Use, position: int) -> Number:
 
 def _another_array(cascade: Cascade, phase: Phase, writer: Use, reader: Use, array: str) -> bool:
     """Whether a reader needs what another array makes of the same tile of a tensor."""
-    after = _needed_by(cascade)
+    after = needed_by(cascade)
     made = after[writer.mapping.einsum]
     return any(
         nest.array != array and nest.einsum in made and reader.mapping.einsum in after[nest.einsum]
@@ -299,7 +299,7 @@ def _another_array(cascade: Cascade, phase: Phase, writer: Use, reader: Use, arr
 
 
 @lru_cache(maxsize=64)
-def _needed_by(cascade: Cascade) -> dict[str, frozenset[str]]:
+def needed_by(cascade: Cascade) -> dict[str, frozenset[str]]:
     """For each Einsum, those that need its result of the same iteration, directly or not."""
     direct: dict[str, set[str]] = {e.name: set() for e in cascade.einsums}
     for dependency in dependencies(cascade):
@@ -328,6 +328,7 @@ __all__ = [
     "all_waiting",
     "in_place",
     "later_pass",
+    "needed_by",
     "overwritten",
     "register_words",
     "tensor_words",

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
 
-from einsum_cascade import Einsum
+from einsum_cascade import Cascade, Einsum
 from mappers.search.nests import Placed
 from mappers.search.problem import Problem, touched
+from mappers.search.recompute import kept_rank
+from mappers.search.residency import leaves
 from mappers.search.structures import Structure
-from sim.accesses import Accessed
-from sim.registers import overwritten
+from sim import EinsumMapping, Phase
+from sim.accesses import Accessed, analysis_of
+from sim.legality import late_readers
+from sim.registers import needed_by, overwritten
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +43,13 @@ class Tensor:
     If an Einsum of the run makes it (`made`), it may overwrite one of `old`, in memories and in
     registers. Of what is made `between` it and a reader that needs both, the arrays matter. What
     several Einsums take is in several pieces: that which goes between memories, and for each of
-    these (`at`, a position) what crosses the edge of its array.
+    these (`at`, a position) what crosses the edge of its array. Of the cascade, `facts` matter.
     """
 
     name: str
     users: tuple[int, ...]
     made: bool
+    facts: object = None
     old: tuple[str, ...] = ()
     between: tuple[int, ...] = ()
     what: Accessed = "all"
@@ -90,7 +97,40 @@ def tensors_of(problem: Problem, einsums: Sequence[Einsum]) -> Iterator[Tensor]:
             # which of them takes it depends on all else that they may take
             old = tuple(name for name in users if name in makers)
         between = tuple(at for at in range(min(every), max(every)) if at not in every)
-        yield Tensor(tensor, every, True, old, between)
+        whole = bool(problem.cascade.iterative_ranks) or tensor in old
+        facts = problem if whole else _facts(problem, tensor, einsums, every, between, old)
+        yield Tensor(tensor, every, True, facts, old, between)
+
+
+def _facts(
+    problem: Problem,
+    tensor: str,
+    einsums: Sequence[Einsum],
+    users: Sequence[int],
+    between: Sequence[int],
+    old: Sequence[str],
+) -> object:
+    """What matters of a cascade to where a tensor of a phase may live, but for passes: the same in
+    rewrites that leave this alone."""
+    cascade = problem.cascade
+    here = tuple(e.name for e in einsums)
+    phase = Phase("", tuple(EinsumMapping(name, "", ()) for name in here), {})
+    after = needed_by(cascade)
+    through = tuple(
+        (here[one] in after[here[at]], here[at] in after[here[one]])
+        for at in between
+        for one in users
+    )
+    late = tuple(bool(late_readers(cascade, phase, tensor, each)) for each in old)
+    return leaves(problem, tensor, set(here)), kept_rank(cascade, tensor), through, late
+
+
+@lru_cache(maxsize=1 << 12)
+def _passes(cascade: Cascade, einsums: tuple[str, ...], ranks: tuple[str, ...]) -> tuple[bool, ...]:
+    """Which pairs of some Einsums can be in the same pass over each of some ranks."""
+    analysis = analysis_of(cascade)
+    pairs = list(combinations(einsums, 2))
+    return tuple(analysis.fusible(pair, rank) for rank in ranks for pair in pairs)
 
 
 def needs_of(
@@ -140,7 +180,10 @@ def _alone(
         arrays = tuple(structure.bindings[at].array for at in tensor.between)
         numbers = tuple(nests[at].number for at in users)
         same = _same(nests, users, choices)
-        key = problem, tensor.name, names, numbers, same, shared, around, arrays
+        beside = tuple(dict.fromkeys((*names, *(name for name, _ in around))))
+        ranks = structure.einsums[users[0]].ranks
+        passes = _passes(problem.cascade, beside, ranks)
+        key = tensor.facts, passes, tensor.name, names, numbers, same, shared, around, arrays
         homes = key, runs
     return Needed(tensor, key, homes, choices, choices, {})
 

@@ -116,7 +116,7 @@ def open_structure(
         sums[: len(piece.least)] += piece.least
     left = _Left(np.arange(points), sums.reshape(len(sums), -1))
     left = left.screened(screen)
-    for key in sorted((k for k in keys if known[k] is None), key=lambda k: keys[k].tensor.made):
+    for key in sorted((k for k in keys if known[k] is None), key=lambda k: (prod(begun.choices[n] for n in keys[k].choices), not keys[k].tensor.made)):
         if not len(left.x):
             return None
         some = left.x if points >= _MANY and len(left.x) < _FEW * points else None
