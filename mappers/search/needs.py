@@ -58,8 +58,8 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Needed:
-    """A tensor of a structure, and keys that are equal where its costs are (`key`), and where what
-    is known of its homes is (`homes`).
+    """A tensor of a structure, and keys that are equal where its costs are (`key`), where they are
+    whatever it overwrites (`alone`), and where what is known of its homes is (`homes`).
 
     `choices` are those of the nests that matter, `every` also those of nests that matter to what
     it may overwrite (`old`).
@@ -67,6 +67,7 @@ class Needed:
 
     tensor: Tensor
     key: object
+    alone: object
     homes: object
     choices: tuple[str, ...]
     every: tuple[str, ...]
@@ -147,7 +148,9 @@ def needs_of(
         every = tuple(dict.fromkeys(n for o in (needed, *old.values()) for n in o.choices))
         same = tuple(tuple(map(every.index, o.choices)) for o in old.values())
         key = needed.key, tuple(o.key for o in old.values()), same
-        yield Needed(needed.tensor, key, needed.homes, needed.choices, every, old)
+        yield Needed(
+            needed.tensor, key, needed.key, needed.homes, needed.choices, every, old
+        )
 
 
 def _alone(
@@ -185,7 +188,7 @@ def _alone(
         passes = _passes(problem.cascade, beside, ranks)
         key = tensor.facts, passes, tensor.name, names, numbers, same, shared, around, arrays
         homes = key, runs
-    return Needed(tensor, key, homes, choices, choices, {})
+    return Needed(tensor, key, key, homes, choices, choices, {})
 
 
 def _choices(nests: Sequence[Nest], users: Sequence[int], plain: bool = False) -> tuple[str, ...]:

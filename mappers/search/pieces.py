@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from math import prod
+
 import numpy as np
 
 from einsum_cascade import Einsum
@@ -27,12 +29,12 @@ from mappers.search.nests import (
     place_sizes,
     tile_axes,
 )
-from mappers.search.points import at_points, pick
+from mappers.search.points import at_points, pick, positions
 from mappers.search.problem import Problem
 from mappers.search.residency import Homes, find_homes, overwriting
 from mappers.search.structures import Structure
 from sim import EinsumMapping, Option, Phase
-from sim.mapping import Mask
+from sim.mapping import Mask, Number
 from sim.parts import einsum_part, fusion_refused, tensor_part, tensor_refused
 from sim.registers import AllWaiting, Waiting, all_waiting, tensor_words
 
@@ -49,9 +51,9 @@ class Piece:
     matter).
 
     `values` are measures (only the first of them, if the others are zero), then an axis for each of
-    `names`, then those of tiles: of all, or one axis of some sets of their sizes. `least` is the
-    least over the choices, of those that fit by themselves. Infinite where a choice is not legal.
-    `at_stake` is how much of the room on chip depends on the choices.
+    `names`, then those of tiles: of all, or one axis of `some` sets of their sizes (flat positions
+    among all). `least` is the least over the choices, of those that fit by themselves. Infinite
+    where a choice is not legal. `at_stake` is how much of the room on chip depends on the choices.
     """
 
     choices: Mapping[str, int]
@@ -59,6 +61,14 @@ class Piece:
     values: np.ndarray
     least: np.ndarray
     at_stake: float = 0.0
+    some: np.ndarray | None = None
+
+    def at(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Where along its axes of tiles it has some sets of their sizes, of all of a shape."""
+        tiles = self.least.shape[1:]
+        if self.some is not None:
+            return positions([np.searchsorted(self.some, x)], tiles)
+        return x if tiles == shape else positions(np.unravel_index(x, shape), tiles)
 
     def called(self, names: Mapping[str, str]) -> Piece:
         """The same with other names for some choices."""
@@ -87,6 +97,11 @@ class Begun:
         """The shape of an array along all axes of tiles."""
         return tuple(reversed(self.tiles.values()))
 
+    def dearness(self, key: object) -> tuple[int, bool]:
+        """What comes later is more work, or says less: inputs can always be outside."""
+        needed = self.keys[key]
+        return prod(self.choices[name] for name in needed.choices), not needed.tensor.made
+
 
 @dataclass(frozen=True, eq=False)
 class _Known:
@@ -97,6 +112,27 @@ class _Known:
     own: Mapping[str, int]
     waiting: Sequence[tuple[Waiting, Mask]]
     refused: tuple[Mask, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Beside:
+    """Where a tensor is in the place of another one, by memory, and the words that it takes in each
+    PE, by array."""
+
+    shared: Mapping[str, Mask]
+    words: Mapping[str, Number]
+
+    def content(self, names: Sequence[str], tiles: int) -> object:
+        """The same for what is equal, along the choices `names` behind those of tiles."""
+        every = [(n, np.asarray(own[n])) for own in (self.shared, self.words) for n in own]
+        along = max((array.ndim for _, array in every), default=0) - tiles
+        content = tuple((name, array.shape, array.tobytes()) for name, array in every)
+        return content, tuple(names[: max(0, along)])
+
+    def at(self, where: Sequence[np.ndarray]) -> _Beside:
+        """The same at some points."""
+        shared = {memory: pick(mask, where) for memory, mask in self.shared.items()}
+        return _Beside(shared, {array: pick(own, where) for array, own in self.words.items()})
 
 
 class Pieces:
@@ -116,15 +152,17 @@ class Pieces:
         self._runs: dict[object, tuple[Tensor, ...]] = {}
         self._homes: dict[object, _Known] = {}
         self._tensors: dict[object, Piece] = {}
+        self._contents: dict[object, Piece] = {}
         self._bytes = 0
         self._fused: dict[object, tuple[Mask, ...]] = {}
 
     def begin(self, problem: Problem, structure: Structure) -> Begun:
         """Open a structure: all about its arrays, and nothing yet about its tensors."""
         if self._bytes > _MOST_BYTES:
-            for known in (self._placed, self._along, self._einsums, self._homes, self._tensors):
+            for known in (self._placed, self._along, self._einsums, self._homes, self._fused):
                 known.clear()
-            self._fused.clear()
+            self._tensors.clear()
+            self._contents.clear()
             self._bytes = 0
         tiles = self._tiles(problem, structure)
         nests = self._nests(problem, structure)
@@ -157,42 +195,56 @@ class Pieces:
 
     def work_out(self, begun: Begun, needed: Needed, some: np.ndarray | None) -> Piece:
         """A piece, for all sizes of tiles, or only for `some` (flat positions)."""
-        problem, tensor, tiles = begun.problem, needed.tensor, len(begun.tiles)
-        known = self._home(begun, needed)
-        at = tensor.users if tensor.at is None else (tensor.at,)
-        users = [self._nest(begun, each, needed).nest for each in at]
-        on, options = problem.on, known.homes.options
-        names = [*needed.choices, *known.own]
-        if not tensor.made:  # where it may live is the same whatever the choices of the nests
-            places = range(len(needed.choices), len(names))
-            options = tuple(Option(moved(o.when, tiles, places), o.residency) for o in options)
-        phase = Phase("", tuple(users), {tensor.name: options})
-        shared: dict[str, Mask] = {}
-        words = None
-        refused: tuple[Mask, ...] = ()
+        tensor, known = needed.tensor, self._home(begun, needed)
+        names, beside = [*needed.choices, *known.own], None
         if tensor.at is None:
             shared, waiting, names = self._beside(begun, needed, names)
-            words = tensor_words(problem.cascade, waiting, tensor.name)
-            refused = known.refused
+            words = tensor_words(begun.problem.cascade, waiting, tensor.name)
+            beside = _Beside(shared, words)
+        called = {name: number for number, name in _names(needed).items()}
+        names = [called.get(name, name) for name in names]
+        content = needed.alone, beside and beside.content(names, len(begun.tiles))
+        if content in self._contents:
+            piece = self._contents[content]
+        else:
+            values = self._tensor(begun, needed, known, beside, some)
+            tiles = 1 if some is not None else len(begun.tiles)
+            piece = self._weighed(replace(_piece(values, names, tiles, known.own), some=some))
+        if some is None:
+            self._bytes += piece.values.nbytes
+            self._tensors[needed.key] = self._contents[content] = piece
+        return piece.called(_names(needed))
+
+    def _tensor(
+        self,
+        begun: Begun,
+        needed: Needed,
+        known: _Known,
+        beside: _Beside | None,
+        some: np.ndarray | None,
+    ) -> np.ndarray:
+        """The measures of a tensor, along all axes."""
+        tensor, tiles = needed.tensor, len(begun.tiles)
+        at = tensor.users if tensor.at is None else (tensor.at,)
+        users = [self._nest(begun, each, needed).nest for each in at]
+        on, options = begun.problem.on, known.homes.options
+        if not tensor.made:  # where it may live is the same whatever the choices of the nests
+            places = range(len(needed.choices), len(needed.choices) + len(known.own))
+            options = tuple(Option(moved(o.when, tiles, places), o.residency) for o in options)
+        phase = Phase("", tuple(users), {tensor.name: options})
+        refused = known.refused if beside is not None else ()
         if some is not None:
             where = np.unravel_index(some, begun.shape)
             on, phase = at_points(on, phase, users, tensor.name, where)
             refused = tuple(pick(mask, where) for mask in refused)
-            shared = {memory: pick(mask, where) for memory, mask in shared.items()}
-            words = words and {array: pick(own, where) for array, own in words.items()}
-            tiles = 1
+            beside = beside and beside.at(where)
         part = tensor_part(on, phase, tensor.name, what=tensor.what)
-        room = {} if words is None else dict(part.room_bytes)
-        for memory in shared.keys() & room.keys():
-            room[memory] = np.where(shared[memory], 0.0, room[memory])
-        values = self.measures.of(part, room, words, refused)
-        called = {name: number for number, name in _names(needed).items()}
-        names = [called.get(name, name) for name in names]
-        piece = self._weighed(_piece(values, names, tiles, known.own))
-        if some is None:
-            self._bytes += piece.values.nbytes
-            self._tensors[needed.key] = piece
-        return piece.called(_names(needed))
+        if beside is None:
+            return self.measures.of(part, {}, None, refused)
+        room = dict(part.room_bytes)
+        for memory in beside.shared.keys() & room.keys():
+            room[memory] = np.where(beside.shared[memory], 0.0, room[memory])
+        return self.measures.of(part, room, beside.words, refused)
 
     def _home(self, begun: Begun, needed: Needed) -> _Known:
         """Where a tensor may live, whatever it overwrites."""

@@ -14,7 +14,6 @@ from einsum_cascade import InputError
 from mappers.search.axes import Axes
 from mappers.search.nests import PARTS, place_nests
 from mappers.search.pieces import Piece, Pieces
-from mappers.search.points import positions
 from mappers.search.problem import Problem
 from mappers.search.residency import make_phase
 from mappers.search.screen import Count, Screen
@@ -108,26 +107,23 @@ def open_structure(
     begun = pieces.begin(problem, structure)
     shape, keys = begun.shape, begun.keys
     points = prod(shape)
-    found: list[tuple[Piece, np.ndarray | None]] = [(piece, None) for piece in begun.pieces]
     known = {key: pieces.known(needed) for key, needed in keys.items()}
-    found += [(piece, None) for piece in known.values() if piece is not None]
+    found = [*begun.pieces, *(piece for piece in known.values() if piece is not None)]
     sums = begun.base.copy()
-    for piece, _ in found:
+    for piece in found:
         sums[: len(piece.least)] += piece.least
-    left = _Left(np.arange(points), sums.reshape(len(sums), -1))
-    left = left.screened(screen)
-    for key in sorted((k for k in keys if known[k] is None), key=lambda k: (prod(begun.choices[n] for n in keys[k].choices), not keys[k].tensor.made)):
+    left = _Left(np.arange(points), sums.reshape(len(sums), -1)).screened(screen)
+    for key in sorted((k for k in keys if known[k] is None), key=begun.dearness):
         if not len(left.x):
             return None
         some = left.x if points >= _MANY and len(left.x) < _FEW * points else None
         piece = pieces.work_out(begun, keys[key], some)
-        found.append((piece, some))
-        at = _positions(piece, some, left.x, shape)
+        found.append(piece)
         least = left.least.copy()
-        least[: len(piece.least)] += _flat(piece.least).take(at, axis=1)
+        least[: len(piece.least)] += _flat(piece.least).take(piece.at(left.x, shape), axis=1)
         left = replace(left, least=least).screened(screen)
     choices = dict(begun.choices)
-    for piece, _ in found:
+    for piece in found:
         choices |= piece.choices
     layout = Layout(begun.tiles, choices)
     count.covered += points * layout.each
@@ -135,8 +131,8 @@ def open_structure(
         count.leave_out(verdicts, layout.each)
     base = _flat(begun.base).take(left.x, axis=1)
     each = []
-    for piece, some in found:
-        at = _positions(piece, some, left.x, shape)
+    for piece in found:
+        at = piece.at(left.x, shape)
         if piece.names:
             each.append((piece, at))
         else:
@@ -177,16 +173,6 @@ class _Left:
             return self
         out = (*self.out, verdicts)
         return _Left(self.x[kept], self.least.take(kept, axis=1), out)
-
-
-def _positions(
-    piece: Piece, some: np.ndarray | None, x: np.ndarray, shape: tuple[int, ...]
-) -> np.ndarray:
-    """Where a piece, worked out for some sets of sizes of tiles or for all, has others of them."""
-    tiles = piece.least.shape[1:]
-    if some is not None:
-        return positions([np.searchsorted(some, x)], tiles)
-    return x if tiles == shape else positions(np.unravel_index(x, shape), tiles)
 
 
 def _flat(values: np.ndarray) -> np.ndarray:
