@@ -63,6 +63,7 @@ def least(
         seconds = _table(bound, {b: seconds for b, (seconds, _) in each.items()}, shape)
         for name, total in busy.items():
             total += np.where([[b.array == name] for b in bound], seconds, 0.0)
+    energy = energy + _taken_by_several(problem, einsums)
     for exchange in _exchanges(problem, einsums):
         keys = [tuple(bindings[at] for at in exchange.users) for bindings in every]
         taken = {key: _exchanged(problem, exchange, key) for key in dict.fromkeys(keys)}
@@ -91,12 +92,33 @@ def _table(keys: Sequence[Any], values: Mapping[Any, Number], shape: tuple[int, 
     return found
 
 
-def _word_energies_pj(problem: Problem) -> tuple[float, float]:
-    """What reading a word takes, and writing one, in the memory where that is least."""
-    memories = problem.architecture.memories
-    return (
-        min(float(m.read_energy_pj / m.access_words) for m in memories),
-        min(float(m.write_energy_pj / m.access_words) for m in memories),
+@dataclass(frozen=True)
+class _Words:
+    """What reading a word takes, and writing one: outside, and on chip where that is least."""
+
+    read_outside: float
+    write_outside: float
+    read_inside: float
+    write_inside: float
+
+    @property
+    def read(self) -> float:
+        """Where it takes the least."""
+        return min(self.read_outside, self.read_inside)
+
+    @property
+    def write(self) -> float:
+        """Where it takes the least."""
+        return min(self.write_outside, self.write_inside)
+
+
+def _words_pj(problem: Problem) -> _Words:
+    outermost, *inner = problem.architecture.memories
+    return _Words(
+        float(outermost.read_energy_pj / outermost.access_words),
+        float(outermost.write_energy_pj / outermost.access_words),
+        min((float(m.read_energy_pj / m.access_words) for m in inner), default=np.inf),
+        min((float(m.write_energy_pj / m.access_words) for m in inner), default=np.inf),
     )
 
 
@@ -106,21 +128,51 @@ def _work(problem: Problem, einsum: str, binding: Binding) -> tuple[Number, Numb
     return reduce(np.minimum, [seconds for seconds, _ in each]), each[0][1]
 
 
-def _delivered_again(
-    problem: Problem, einsums: Sequence[Einsum], einsum: Einsum, binding: Binding
-) -> Number:
-    """The energy of words that cross the edge of the array more than once, of what comes from
-    outside of the phase or goes there; spread in the way that takes the least."""
+def _outside(problem: Problem, einsums: Sequence[Einsum], einsum: Einsum) -> list[Use]:
+    """What an Einsum of a run takes from outside of it, or makes for outside; but for running
+    values, and what is hard to count: under filters, gathers and windows."""
     here = {e.name for e in einsums}
     made = {e.output.tensor for e in einsums}
-    crossing = tuple(
+    return [
         use
         for use in touched(problem.cascade, einsum.name)
         if is_simple(einsum, use)
         and use.tensor not in states(problem.cascade)
         and (use.tensor not in made or (use.writes and leaves(problem, use.tensor, here)))
+    ]
+
+
+def _taken_by_several(problem: Problem, einsums: Sequence[Einsum]) -> Number:
+    """The energy of inputs that several Einsums take, beyond reading each from outside once: each
+    of these takes all words, from outside or from a memory into which they have been written."""
+    words = _words_pj(problem)
+    readers: dict[str, list[Number]] = {}
+    for einsum in einsums:
+        for use in _outside(problem, einsums, einsum):
+            if not use.writes:
+                readers.setdefault(use.tensor, []).append(problem.words(use.ranks))
+    total: Number = np.float64(0)
+    for each in readers.values():
+        times, least = len(each), reduce(np.minimum, each)
+        again = (times - 1) * words.read_outside
+        total = total + least * min(again, words.write_inside + times * words.read_inside)
+    return total
+
+
+def _delivered_again(
+    problem: Problem, einsums: Sequence[Einsum], einsum: Einsum, binding: Binding
+) -> Number:
+    """The energy of words that cross the edge of the array more than once, of what comes from
+    outside of the phase or goes there; spread in the way that takes the least."""
+    crossing = tuple(_outside(problem, einsums, einsum))
+    others = [e for e in einsums if e is not einsum]
+    shared = frozenset(
+        use.tensor for other in others for use in _outside(problem, einsums, other)
     )
-    every = (_spread_again(problem, einsum, crossing, binding.array, s) for s in binding.spreads)
+    every = (
+        _spread_again(problem, einsum, crossing, shared, binding.array, spatial)
+        for spatial in binding.spreads
+    )
     return reduce(np.minimum, every)
 
 
@@ -129,13 +181,15 @@ def _spread_again(
     problem: Problem,
     einsum: Einsum,
     crossing: tuple[Use, ...],
+    shared: frozenset[str],
     on: str,
     spatial: tuple[str, ...],
 ) -> Number:
-    """The same for some uses, with some ranks spread.
+    """The same for some uses, with some ranks spread; other Einsums have use of what is `shared`.
 
-    What the innermost loop in time moves comes anew in every iteration of all loops. Only the rank
-    of that loop may be chosen, so whichever takes the least.
+    What the innermost loop in time moves comes anew in every iteration of all loops: from outside,
+    or from a memory into which it has been written before. Only the rank of that loop may be
+    chosen, so whichever takes the least.
     """
     array = problem.architecture.array(on)
     sides = dict(zip(spatial, array.shape, strict=False))
@@ -143,14 +197,21 @@ def _spread_again(
     for rank in einsum.ranks:
         extent = problem.shape[rank]
         trips[rank] = np.ceil(extent / np.minimum(extent, sides.get(rank, 1.0)))
-    read_pj, write_pj = _word_energies_pj(problem)
+    pj = _words_pj(problem)
     words: list[tuple[frozenset[str], Number]] = []
     for use in crossing:
         times: Number = np.float64(1)
         for rank in set(einsum.ranks) - use.ranks:
             times = times * trips[rank]
-        each = problem.words(use.ranks) * (write_pj if use.writes else read_pj)
-        words.append((use.ranks, each * (times - 1)))
+        if use.tensor in shared:
+            each = (times - 1) * (pj.write if use.writes else pj.read)
+        elif use.writes:  # sums that are not complete come back
+            outside = (times - 1) * (pj.write_outside + pj.read_outside)
+            each = np.minimum(outside, times * (pj.write_inside + pj.read_inside))
+        else:
+            outside = (times - 1) * pj.read_outside
+            each = np.minimum(outside, pj.write_inside + times * pj.read_inside)
+        words.append((use.ranks, problem.words(use.ranks) * each))
     ways = [
         sum((energy for ranks, energy in words if rank in ranks), np.float64(0))
         for rank in einsum.ranks
@@ -162,14 +223,14 @@ def _spread_again(
 def _exchanged(problem: Problem, exchange: _Exchange, bindings: Sequence[Binding]) -> Number:
     """The energy of a tensor that some reader has to take from a memory, with the bindings of its
     users: it is written once at least, and read by each of these, where that takes the least."""
-    read_pj, write_pj = _word_energies_pj(problem)
+    words_pj = _words_pj(problem)
     total: Number = np.float64(0)
     kept: Mask = np.False_
     for reader, (words, later) in zip(bindings[1:], exchange.readers, strict=True):
         apart = _apart(problem, bindings[0], reader, later)
-        total = total + np.where(apart, words, 0.0) * read_pj
+        total = total + np.where(apart, words, 0.0) * words_pj.read
         kept = kept | apart
-    return total + np.where(kept, exchange.written, 0.0) * write_pj
+    return total + np.where(kept, exchange.written, 0.0) * words_pj.write
 
 
 def _apart(problem: Problem, writer: Binding, reader: Binding, later: Sequence[str]) -> Mask:
