@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import partial
 from itertools import permutations, product
 from math import prod
 from typing import NamedTuple
@@ -53,18 +53,13 @@ def bindings(
 
     def options(fine: bool, some: tuple[bool, ...], joined: bool) -> list[tuple[_Way, ...]]:
         """The ways of each class, along `some` of the fibers."""
-        return [
-            _ways(
-                problem,
-                lanes,
-                some,
-                len(einsums) == 1,
-                tuple(members),
-                tuple(tuple(spread[e.name]) for e in members),
-                joined,
-            )
-            for members in _classes(problem, einsums, own, fine)
-        ]
+        found = []
+        for members in _classes(problem, einsums, own, fine):
+            ranks = tuple(tuple(spread[e.name]) for e in members)
+            what = lanes, some, len(einsums) == 1, tuple(members), ranks, joined
+            key = "ways", *what[:3], tuple(e.name for e in members), ranks, joined
+            found.append(problem.once(key, partial(_ways, problem, *what)))
+        return found
 
     each = options(True, fibers, True)
     joined = prod(max(map(_spreads, ways), default=1) for ways in each) <= _MOST_SPREADS
@@ -86,7 +81,6 @@ def bindings(
 _Way = dict[str, Binding]
 
 
-@lru_cache(maxsize=4096)
 def _ways(
     problem: Problem,
     lanes: str | None,

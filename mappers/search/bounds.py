@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -54,16 +54,17 @@ def least(
     shape = (len(every), max(1, len(problem.parts)))
     busy = {array.name: np.zeros(shape) for array in architecture.arrays}
     energy: np.ndarray = np.zeros(shape)
+    crossing = _crossing(problem, einsums)
     for at, einsum in enumerate(einsums):
         bound = [bindings[at] for bindings in every]
         each = {b: _work(problem, einsum.name, b) for b in dict.fromkeys(bound)}
         energy = energy + _table(bound, {b: joules for b, (_, joules) in each.items()}, shape)
-        again = {b: _delivered_again(problem, einsums, einsum, b) for b in each}
+        again = {b: _delivered_again(problem, einsum, b, crossing) for b in each}
         energy = energy + _table(bound, again, shape)
         seconds = _table(bound, {b: seconds for b, (seconds, _) in each.items()}, shape)
         for name, total in busy.items():
             total += np.where([[b.array == name] for b in bound], seconds, 0.0)
-    energy = energy + _taken_by_several(problem, einsums)
+    energy = energy + _taken_by_several(problem, crossing)
     for exchange in _exchanges(problem, einsums):
         keys = [tuple(bindings[at] for at in exchange.users) for bindings in every]
         taken = {key: _exchanged(problem, exchange, key) for key in dict.fromkeys(keys)}
@@ -128,29 +129,32 @@ def _work(problem: Problem, einsum: str, binding: Binding) -> tuple[Number, Numb
     return reduce(np.minimum, [seconds for seconds, _ in each]), each[0][1]
 
 
-def _outside(problem: Problem, einsums: Sequence[Einsum], einsum: Einsum) -> list[Use]:
-    """What an Einsum of a run takes from outside of it, or makes for outside; but for running
+def _crossing(problem: Problem, einsums: Sequence[Einsum]) -> dict[str, list[Use]]:
+    """What each Einsum of a run takes from outside of it, or makes for outside; but for running
     values, and what is hard to count: under filters, gathers and windows."""
     here = {e.name for e in einsums}
     made = {e.output.tensor for e in einsums}
-    return [
-        use
-        for use in touched(problem.cascade, einsum.name)
-        if is_simple(einsum, use)
-        and use.tensor not in states(problem.cascade)
-        and (use.tensor not in made or (use.writes and leaves(problem, use.tensor, here)))
-    ]
+    running = states(problem.cascade)
+    return {
+        einsum.name: [
+            use
+            for use in touched(problem.cascade, einsum.name)
+            if is_simple(einsum, use)
+            and use.tensor not in running
+            and (use.tensor not in made or (use.writes and leaves(problem, use.tensor, here)))
+        ]
+        for einsum in einsums
+    }
 
 
-def _taken_by_several(problem: Problem, einsums: Sequence[Einsum]) -> Number:
+def _taken_by_several(problem: Problem, crossing: Mapping[str, Sequence[Use]]) -> Number:
     """The energy of inputs that several Einsums take, beyond reading each from outside once: each
     of these takes all words, from outside or from a memory into which they have been written."""
     words = _words_pj(problem)
     readers: dict[str, list[Number]] = {}
-    for einsum in einsums:
-        for use in _outside(problem, einsums, einsum):
-            if not use.writes:
-                readers.setdefault(use.tensor, []).append(problem.words(use.ranks))
+    for use in (use for uses in crossing.values() for use in uses):
+        if not use.writes:
+            readers.setdefault(use.tensor, []).append(problem.words(use.ranks))
     total: Number = np.float64(0)
     for each in readers.values():
         times, least = len(each), reduce(np.minimum, each)
@@ -160,27 +164,28 @@ def _taken_by_several(problem: Problem, einsums: Sequence[Einsum]) -> Number:
 
 
 def _delivered_again(
-    problem: Problem, einsums: Sequence[Einsum], einsum: Einsum, binding: Binding
+    problem: Problem, einsum: Einsum, binding: Binding, crossing: Mapping[str, Sequence[Use]]
 ) -> Number:
     """The energy of words that cross the edge of the array more than once, of what comes from
     outside of the phase or goes there; spread in the way that takes the least."""
-    crossing = tuple(_outside(problem, einsums, einsum))
-    others = [e for e in einsums if e is not einsum]
-    shared = frozenset(
-        use.tensor for other in others for use in _outside(problem, einsums, other)
-    )
-    every = (
-        _spread_again(problem, einsum, crossing, shared, binding.array, spatial)
+    own = crossing[einsum.name]
+    others = {u.tensor for name, uses in crossing.items() if name != einsum.name for u in uses}
+    shared = frozenset(use.tensor for use in own if use.tensor in others)
+    what = "again", einsum.name, binding.array, tuple((u.tensor, u.writes) for u in own), shared
+    each = (
+        problem.once(
+            (*what, spatial),
+            partial(_spread_again, problem, einsum, own, shared, binding.array, spatial),
+        )
         for spatial in binding.spreads
     )
-    return reduce(np.minimum, every)
+    return reduce(np.minimum, each)
 
 
-@lru_cache(maxsize=1 << 14)
 def _spread_again(
     problem: Problem,
     einsum: Einsum,
-    crossing: tuple[Use, ...],
+    crossing: Sequence[Use],
     shared: frozenset[str],
     on: str,
     spatial: tuple[str, ...],

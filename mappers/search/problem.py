@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Mapping as MappingABC
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from sim.energy import energy_terms
 from sim.legality import exchanges_along, nest_objections
 from sim.mapping import EinsumMapping, Number, Phase
 from sim.schedule import point_cycles
+
+Value = TypeVar("Value")
 
 STRUCTURES = 2048
 """Up to how many structures of a cascade Einsums that are alike are bound apart, if not said."""
@@ -120,16 +122,23 @@ class Problem:
         return {k: np.asarray(v, dtype=np.float64) for k, v in self.shape.items()}
 
     @cached_property
-    def _work(self) -> dict[object, tuple[Number, Number]]:
+    def _known(self) -> dict[object, Any]:
         return {}
+
+    def once(self, key: object, make: Callable[[], Value]) -> Value:
+        """What is made of a problem, made once for each key."""
+        if key not in self._known:
+            self._known[key] = make()
+        found: Value = self._known[key]
+        return found
 
     def work(
         self, einsum: str, array: str, spatial: tuple[str, ...] | None
     ) -> tuple[Number, Number]:
         """Seconds that an array needs for an Einsum at least, spread over ranks (None: over
         anything), and the energy of its operations: NaN where it lacks one."""
-        key = (einsum, array, spatial)
-        if key not in self._work:
+
+        def make() -> tuple[Number, Number]:
             where = self.architecture.array(array)
             points = points_in(self.cascade, self.cascade.einsum(einsum), self._extents)
             nest = EinsumMapping(einsum, array, (), issue="pipelined")
@@ -145,21 +154,16 @@ class Problem:
             )  # fmt: skip
             like = np.broadcast_shapes(np.shape(cycles), np.shape(used))
             seconds = np.broadcast_to(cycles / used / self.architecture.clock_hz, like)
-            self._work[key] = seconds, np.broadcast_to(sum(terms.values()), like)
-        return self._work[key]
+            return seconds, np.broadcast_to(sum(terms.values()), like)
 
-    @cached_property
-    def _moved(self) -> dict[tuple[int, int], tuple[Number, Number]]:
-        return {}
+        return self.once(("work", einsum, array, spatial), make)
 
     def moved(self, run: tuple[int, int]) -> tuple[Number, Number]:
         """Words that a phase of a run of Einsums reads and writes outside at least.
 
         Nothing where it is hard to tell: under filters, gathers and windows.
         """
-        if run not in self._moved:
-            self._moved[run] = self._count_moved(self.order[run[0] : run[1]])
-        return self._moved[run]
+        return self.once(("moved", run), lambda: self._count_moved(self.order[run[0] : run[1]]))
 
     def _count_moved(self, einsums: tuple[Einsum, ...]) -> tuple[Number, Number]:
         cascade = self.cascade
@@ -198,10 +202,12 @@ class Problem:
 
     def arrays_for(self, einsum: Einsum) -> list[ComputeArray]:
         """The arrays that can compute an Einsum; all where none can, and the simulator says why."""
-        if einsum.name not in self._arrays:
+
+        def make() -> list[ComputeArray]:
             every = list(self.architecture.arrays)
-            self._arrays[einsum.name] = [a for a in every if supports(a, einsum)] or every
-        return self._arrays[einsum.name]
+            return [a for a in every if supports(a, einsum)] or every
+
+        return self.once(("arrays", einsum.name), make)
 
     def unsupported(self) -> str | None:
         """What the simulator says of the first Einsum that no array can compute."""
@@ -216,10 +222,6 @@ class Problem:
             else:
                 return "; ".join(said)
         return None
-
-    @cached_property
-    def _arrays(self) -> dict[str, list[ComputeArray]]:
-        return {}
 
     @cached_property
     def readers(self) -> MappingABC[str, frozenset[str]]:
