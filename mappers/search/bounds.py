@@ -52,30 +52,28 @@ def least(
     outermost = architecture.memories[0]
     einsums = problem.order[run[0] : run[1]]
     shape = (len(every), max(1, len(problem.parts)))
-    busy = {array.name: np.zeros(shape) for array in architecture.arrays}
-    energy: np.ndarray = np.zeros(shape)
+    names = [array.name for array in architecture.arrays]
+    busy = np.zeros((len(names), *shape))
     crossing = _crossing(problem, einsums)
+    energy: np.ndarray = np.zeros(shape) + _taken_by_several(problem, crossing)
     for at, einsum in enumerate(einsums):
         bound = [bindings[at] for bindings in every]
-        each = {b: _work(problem, einsum.name, b) for b in dict.fromkeys(bound)}
-        energy = energy + _table(bound, {b: joules for b, (_, joules) in each.items()}, shape)
-        again = {b: _delivered_again(problem, einsum, b, crossing) for b in each}
-        energy = energy + _table(bound, again, shape)
-        seconds = _table(bound, {b: seconds for b, (seconds, _) in each.items()}, shape)
-        for name, total in busy.items():
-            total += np.where([[b.array == name] for b in bound], seconds, 0.0)
-    energy = energy + _taken_by_several(problem, crossing)
+        each = {}
+        for binding in dict.fromkeys(bound):
+            seconds, joules = _work(problem, einsum.name, binding)
+            each[binding] = seconds, joules + _delivered_again(problem, einsum, binding, crossing)
+        seconds, joules = np.moveaxis(_table(bound, each, (2, shape[1])), 1, 0)
+        energy += joules
+        busy[[names.index(binding.array) for binding in bound], np.arange(len(every))] += seconds
     for exchange in _exchanges(problem, einsums):
         keys = [tuple(bindings[at] for at in exchange.users) for bindings in every]
-        taken = {key: _exchanged(problem, exchange, key) for key in dict.fromkeys(keys)}
-        energy = energy + _table(keys, taken, shape)
+        taken = {key: (_exchanged(problem, exchange, key),) for key in dict.fromkeys(keys)}
+        energy += _table(keys, taken, (1, shape[1]))[:, 0]
     read, written = problem.moved(run)
     energy = energy + read / outermost.access_words * outermost.read_energy_pj
     energy = energy + written / outermost.access_words * outermost.write_energy_pj
     traffic = (read + written) * architecture.word_bytes
-    latency = np.broadcast_to(traffic / outermost.bandwidth_bytes_per_s, shape)
-    for total in busy.values():
-        latency = np.maximum(latency, total)
+    latency = np.maximum(busy.max(axis=0), traffic / outermost.bandwidth_bytes_per_s)
     found = {
         "latency_s": latency,
         "energy_pj": energy + architecture.power_w * latency * 1e12,
@@ -85,12 +83,17 @@ def least(
     return np.asarray(np.nan_to_num(np.stack([found[c] for c in columns], axis=-1)) * _ROUNDING)
 
 
-def _table(keys: Sequence[Any], values: Mapping[Any, Number], shape: tuple[int, int]) -> np.ndarray:
-    """The value of each key as a row, along the tiles that the cascade itself makes."""
-    rows = np.stack([np.broadcast_to(value, shape[1:]) for value in values.values()])
-    at = {key: row for row, key in enumerate(values)}
-    found: np.ndarray = rows[[at[key] for key in keys]]
-    return found
+def _table(
+    keys: Sequence[Any], values: Mapping[Any, Sequence[Number]], shape: tuple[int, int]
+) -> np.ndarray:
+    """The values of each key, in arrays of such a shape: numbers, and along the tiles that the
+    cascade itself makes."""
+    table = np.empty((len(values), *shape))
+    for rows, own in zip(table, values.values(), strict=True):
+        for row, value in zip(rows, own, strict=True):
+            row[:] = value
+    at = {key: number for number, key in enumerate(values)}
+    return np.asarray(table[[at[key] for key in keys]])
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ _LONG = 12
 """Of more Einsums than these one phase takes long to search."""
 
 _MANY = 1 << 20
-"""From so many candidates on with the same sizes of tiles, something good is looked for first."""
+"""From so many candidates on with the same sizes of tiles, something good is looked for first, where
+something has been found already."""
 
 
 @dataclass
@@ -228,7 +229,7 @@ def _search_run(space: Space, run: Run, pieces: Pieces, limits: Limits, result: 
         space.opened.append((structure, opened.layout))
         number, reached = len(space.opened) - 1, partial(limits.reached, result.count)
         pricing = Pricing(opened, number, screen, result.count, reached)
-        if opened.layout.each > _MANY:
+        if opened.layout.each > _MANY or not any(len(front.costs) for front in some.values()):
             pricing.dive()
             _plan(space, result, fronts)
             screen = replace(screen, alive=goal.alive(around, result.costs))

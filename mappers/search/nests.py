@@ -149,7 +149,7 @@ def along(nest: EinsumMapping, tiles: int, axes: Sequence[int]) -> EinsumMapping
     """A nest by itself with its axes (behind those of so many `tiles`) where they are among those
     of several nests."""
     loops = (
-        replace(loop, extent=moved(loop.extent, tiles, axes))
+        Loop(loop.name, loop.rank, moved(loop.extent, tiles, axes), loop.spatial)
         if np.ndim(loop.extent) > tiles
         else loop
         for loop in nest.loops
