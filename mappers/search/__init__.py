@@ -39,7 +39,8 @@ class Report:
     """What a search did at one design point.
 
     Of `covered` candidates, all were costed or proved useless: `costed` says how many were costed
-    (`valid`: legal, and they fitted), `pruned` how many were not, by what. `structures_bounded` and
+    (`valid`: legal, and they fitted), `pruned` how many were not, by what. Before, `ahead` were
+    costed to know what is good, which counts as well for a budget. `structures_bounded` and
     `runs_bounded` were left out whole, and their candidates are not among the covered ones. Without
     `complete`, the search ended before its space: its budget was spent, or it was `interrupted`
     by Ctrl-C. `bound` is the traffic that any mapping of the
@@ -49,6 +50,7 @@ class Report:
 
     complete: bool
     covered: int
+    ahead: int
     costed: int
     valid: int
     pruned: MappingABC[str, int]
@@ -81,7 +83,8 @@ class Report:
         pruned = ", ".join(f"{n:,} {why}" for why, n in self.pruned.items() if n)
         return (
             f"{share}: {self.covered:,} candidates covered in {self.structures} structures, "
-            f"{self.costed:,} costed ({self.valid:,} valid), pruned: {pruned or 'none'}; "
+            f"{self.costed:,} costed ({self.valid:,} valid; {self.ahead:,} before, to know what is "
+            f"good), pruned: {pruned or 'none'}; "
             f"{self.structures_bounded} structures and {self.runs_bounded} of {self.runs} runs by "
             f"bounds; traffic {self.traffic_bytes:,.0f} bytes, at least {self.bound_bytes:,.0f}"
             + (f"; {self.lacking}" if self.lacking else "")
@@ -250,7 +253,7 @@ def _lacking(asked: Asked, answer: Answer, seconds: float, enough: Sequence[Chan
     limited = bool(constraints.of_columns) or constraints.power_w is not None
     what = "no mapping keeps to the constraints" if limited else "nothing fits"
     if not answer.found.complete:
-        count = answer.found.count.costed
+        count = answer.found.count.costed + answer.found.count.ahead
         return _nothing(asked, answer, seconds, f"{what} of {count:,} costed: the budget is spent")
     if enough:
         would = "; or ".join(map(str, enough))
@@ -293,6 +296,7 @@ def _report(
     return Report(
         found.complete,
         count.covered,
+        count.ahead,
         count.costed,
         count.valid,
         pruned,

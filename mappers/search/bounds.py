@@ -15,6 +15,7 @@ from mappers.search.bindings import Binding
 from mappers.search.fronts import Column, front_of, join
 from mappers.search.problem import Problem, is_simple, touched
 from mappers.search.residency import leaves
+from mappers.search.structures import Structure
 from sim.accesses import Use, analysis_of
 from sim.mapping import Mapping as MappingOf
 from sim.mapping import Mask, Number
@@ -31,22 +32,23 @@ _MOST = 8
 
 @dataclass(frozen=True, eq=False)
 class _Exchange:
-    """A tensor that an Einsum of a run makes and others read: the positions of these `users`, and
-    the words that are written, if it does not go outside in any case. For each reader the words
-    that it reads, and the ranks along which it is in a later pass."""
+    """A tensor that an Einsum of a run makes and others read: its ranks, the positions of these
+    `users`, and the words that are written, if it does not go outside in any case. For each reader
+    the words that it reads, and the ranks along which it is in a later pass."""
 
+    ranks: frozenset[str]
     users: tuple[int, ...]
     written: Number
     readers: tuple[tuple[Number, tuple[str, ...]], ...]
 
 
 def least(
-    problem: Problem, run: Run, columns: Sequence[Column], every: Sequence[Sequence[Binding]]
+    problem: Problem, run: Run, columns: Sequence[Column], every: Sequence[Structure]
 ) -> np.ndarray:
-    """What no phase of a run of Einsums costs less than, for `every` way to bind each to an array
-    and ranks: work, what comes from outside or goes, and what cannot stay in the arrays.
+    """What no phase of a run of Einsums costs less than, with `every` structure: work, what comes
+    from outside or goes, and what cannot stay in the arrays.
 
-    Shape: bindings, tiles that the cascade itself makes, columns.
+    Shape: structures, tiles that the cascade itself makes, columns.
     """
     architecture = problem.architecture
     outermost = architecture.memories[0]
@@ -57,7 +59,7 @@ def least(
     crossing = _crossing(problem, einsums)
     energy: np.ndarray = np.zeros(shape) + _taken_by_several(problem, crossing)
     for at, einsum in enumerate(einsums):
-        bound = [bindings[at] for bindings in every]
+        bound = [structure.bindings[at] for structure in every]
         each = {}
         for binding in dict.fromkeys(bound):
             seconds, joules = _work(problem, einsum.name, binding)
@@ -66,8 +68,8 @@ def least(
         energy += joules
         busy[[names.index(binding.array) for binding in bound], np.arange(len(every))] += seconds
     for exchange in _exchanges(problem, einsums):
-        keys = [tuple(bindings[at] for at in exchange.users) for bindings in every]
-        taken = {key: (_exchanged(problem, exchange, key),) for key in dict.fromkeys(keys)}
+        keys = [_exchanging(structure, exchange.users) for structure in every]
+        taken = {key: (_exchanged(problem, exchange, *key),) for key in dict.fromkeys(keys)}
         energy += _table(keys, taken, (1, shape[1]))[:, 0]
     read, written = problem.moved(run)
     energy = energy + read / outermost.access_words * outermost.read_energy_pj
@@ -228,35 +230,71 @@ def _spread_again(
     return reduce(np.minimum, ways) if ways else np.float64(0)
 
 
-def _exchanged(problem: Problem, exchange: _Exchange, bindings: Sequence[Binding]) -> Number:
-    """The energy of a tensor that some reader has to take from a memory, with the bindings of its
-    users: it is written once at least, and read by each of these, where that takes the least."""
+_Exchanging = tuple[tuple[Binding, ...], tuple[frozenset[str] | None, ...]]
+
+
+def _exchanging(structure: Structure, users: Sequence[int]) -> _Exchanging:
+    """The bindings of what makes a tensor and of its readers; and for each reader that follows in
+    a run with other loops the ranks that both share, else None."""
+    maker, *readers = (structure.run[at] for at in users)
+    shared = frozenset((*structure.batch, *structure.outer))
+    apart = (
+        shared if run != maker and (structure.inner[run] or structure.inner[maker]) else None
+        for run in readers
+    )
+    return tuple(structure.bindings[at] for at in users), tuple(apart)
+
+
+def _exchanged(
+    problem: Problem,
+    exchange: _Exchange,
+    bindings: Sequence[Binding],
+    shared: Sequence[frozenset[str] | None],
+) -> Number:
+    """The energy of a tensor that some reader has to take from a memory, given its users'
+    `_exchanging`: it is written once at least, and read by each of these, where that takes the
+    least."""
     words_pj = _words_pj(problem)
     total: Number = np.float64(0)
     kept: Mask = np.False_
-    for reader, (words, later) in zip(bindings[1:], exchange.readers, strict=True):
-        apart = _apart(problem, bindings[0], reader, later)
+    for reader, own, (words, later) in zip(bindings[1:], shared, exchange.readers, strict=True):
+        waiting = frozenset() if own is None else exchange.ranks - own
+        apart = _apart(problem, bindings[0], reader, later, waiting)
         total = total + np.where(apart, words, 0.0) * words_pj.read
         kept = kept | apart
     return total + np.where(kept, exchange.written, 0.0) * words_pj.write
 
 
-def _apart(problem: Problem, writer: Binding, reader: Binding, later: Sequence[str]) -> Mask:
+def _apart(
+    problem: Problem,
+    writer: Binding,
+    reader: Binding,
+    later: Sequence[str],
+    waiting: frozenset[str],
+) -> Mask:
     """Whether no tiles let a reader have a tensor from the array that makes it, as
     `sim.legality.forwarding` says: the arrays are not linked, or whole fibers of a rank along which
-    the reader is in a later pass would have to go to the other array, or into the registers."""
+    the reader is in a later pass would have to go to the other array, or into the registers. There
+    all of the ranks `waiting` would be, too, for a reader that follows on the same array."""
     other = writer.array != reader.array
     if other and (writer.array, reader.array) not in problem.architecture.links:
         return np.True_
     array = problem.architecture.array(writer.array)
-    result: Mask = np.bool_(bool(later))
+    result: Mask = np.bool_(bool(later or (waiting and not other)))
     for spatial in writer.spreads:
         sides = dict(zip(spatial, array.shape, strict=False))
+
+        def words(rank: str, sides: Mapping[str, Number] = sides) -> Number:
+            extent = problem.shape[rank]
+            return extent / np.minimum(extent, sides.get(rank, 1.0))
+
         here: Mask = np.False_
         for rank in later:
-            extent = problem.shape[rank]
-            words = extent / np.minimum(extent, sides.get(rank, 1.0))
-            here = here | ((extent > 1) & (other | (words > array.register_words)))
+            deep = words(rank) > array.register_words
+            here = here | ((problem.shape[rank] > 1) & (other | deep))
+        if not other:
+            each = reduce(np.multiply, map(words, sorted(waiting)), np.float64(1))
+            here = here | (each > array.register_words)
         result = result & here
     return result
 
@@ -284,7 +322,7 @@ def _exchanges(problem: Problem, einsums: Sequence[Einsum]) -> Iterator[_Exchang
         if readers:
             outside = leaves(problem, tensor, here)
             written = np.float64(0) if outside else problem.words(made.ranks)
-            yield _Exchange(tuple(users), written, tuple(readers))
+            yield _Exchange(made.ranks, tuple(users), written, tuple(readers))
 
 
 def bounds_around(

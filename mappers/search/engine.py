@@ -50,7 +50,7 @@ class Limits:
 
     def reached(self, count: Count) -> bool:
         """Whether it is over."""
-        return count.costed >= self.candidates or self.stopped()
+        return count.costed + count.ahead >= self.candidates or self.stopped()
 
 
 @dataclass
@@ -115,10 +115,8 @@ class Space:
             found = list(structures(self.problem, self.problem.order[run[0] : run[1]]))
             if not found:
                 continue
-            bindings = list(dict.fromkeys(structure.bindings for structure in found))
-            every = least(self.problem, run, goal.columns, bindings)
-            known = dict(zip(bindings, every, strict=True))
-            self.listed[run] = [(structure, known[structure.bindings]) for structure in found]
+            every = least(self.problem, run, goal.columns, found)
+            self.listed[run] = list(zip(found, every, strict=True))
             for part in self.parts(run):
                 rows = every.reshape(-1, len(goal.columns)) if part is None else every[:, part]
                 self.bounds[run, part] = merged(rows)

@@ -217,7 +217,9 @@ class Pricing:
         order = np.argsort(least.prod(axis=-1), kind="stable")
         some = order[:: max(1, len(order) // _FIRST)]
         if len(some):
-            replace(self, count=Count())._add_up(some, _BEAM)
+            count = Count()
+            replace(self, count=count)._add_up(some, _BEAM)
+            self.count.ahead += count.costed
 
     def search(self) -> None:
         """Keep in the fronts of the screen what nothing beats."""

@@ -18,9 +18,11 @@ _REASONS = ("illegal", "too_large", "bounded", "dominated")
 @dataclass
 class Count:
     """Candidates: all that the space has, those that were costed (and of these, what was legal and
-    fitted), and the others by what proved that they need not be."""
+    fitted), and the others by what proved that they need not be. Besides, `ahead` were costed to
+    know what is good."""
 
     covered: int = 0
+    ahead: int = 0
     costed: int = 0
     valid: int = 0
     illegal: int = 0

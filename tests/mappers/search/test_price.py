@@ -93,7 +93,7 @@ def test_pieces_add_up_to_what_the_simulator_says(name, again, on):
     rng = np.random.default_rng(0)
     found = 0
     for run, structure, opened in everything(space, measures):
-        bound = least(space, run, COLUMNS, [structure.bindings])[0].min(axis=0)
+        bound = least(space, run, COLUMNS, [structure])[0].min(axis=0)
         for at in rng.integers(len(opened.x), size=4):
             code = int(rng.integers(opened.layout.each))
             costs = costs_of(opened, measures, at, code)
