@@ -56,8 +56,9 @@ def traffic(cascade: str, shape: dict[str, int], buffer_bytes: int, side: int) -
     options = Options(objective="traffic_bytes", tiles="perfect", compare=False)
     report = optimum(options, workloads.cascade(cascade), on, shape).report
     seconds = time.perf_counter() - begin
+    costed = report.costed + report.ahead
     return {
-        "bytes": report.traffic_bytes, "seconds": seconds, "evaluated": report.costed + report.ahead,
+        "bytes": report.traffic_bytes, "seconds": seconds, "evaluated": costed,
         "covered": report.covered, "bound": report.bound_bytes,
     }  # fmt: skip
 

@@ -85,19 +85,19 @@ def moved(array: Any, first: int, axes: Sequence[int]) -> np.ndarray:
     """
     array = np.asarray(array)
     if array.ndim <= first:
-        return array
+        return np.asarray(array)
     counts = array.shape[: array.ndim - first][::-1]
     behind = array.shape[array.ndim - first :]
     kept = [(place, at) for at, place in enumerate(axes[: len(counts)]) if counts[at] > 1]
     if not kept:
-        return array.reshape(behind)
-    now = array.reshape(*(counts[at] for _, at in reversed(kept)), *behind)
+        return np.asarray(array.reshape(behind))
+    now: np.ndarray = array.reshape(*(counts[at] for _, at in reversed(kept)), *behind)
     order = [len(kept) - 1 - i for i, _ in sorted(enumerate(kept), key=lambda k: k[1][0])][::-1]
     now = now.transpose(*order, *range(len(kept), now.ndim))
     shape = [1] * (max(place for place, _ in kept) + 1)
     for place, at in kept:
         shape[place] = counts[at]
-    return now.reshape(*shape[::-1], *behind)
+    return np.asarray(now.reshape(*shape[::-1], *behind))
 
 
 __all__ = ["Axes", "moved", "plain"]

@@ -14,9 +14,10 @@ from functools import partial
 
 import numpy as np
 
-from mappers.search.bounds import Run, bounds_around, join_all, least, merged
+from mappers.search.bounds import Run, bounds_around, join_all, merged
 from mappers.search.fronts import Front, front_of, join
 from mappers.search.goals import Goal
+from mappers.search.least import least
 from mappers.search.measures import measures_of
 from mappers.search.pieces import Pieces
 from mappers.search.price import Layout, Pricing, open_structure, rebuild
@@ -34,8 +35,8 @@ _LONG = 12
 """Of more Einsums than these one phase takes long to search."""
 
 _MANY = 1 << 20
-"""From so many candidates on with the same sizes of tiles, something good is looked for first, where
-something has been found already."""
+"""From so many candidates on with the same sizes of tiles, or where nothing of a run has been found
+yet, something good is looked for first."""
 
 
 @dataclass

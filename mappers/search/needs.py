@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import combinations
 
 from einsum_cascade import Cascade, Einsum
-from mappers.search.nests import Placed
+from mappers.search.placing import Nest
 from mappers.search.problem import Problem, touched
 from mappers.search.recompute import kept_rank
 from mappers.search.residency import leaves
@@ -17,23 +17,6 @@ from sim import EinsumMapping, Phase
 from sim.accesses import Accessed, analysis_of
 from sim.legality import late_readers
 from sim.registers import needed_by, overwritten
-
-
-@dataclass(frozen=True, eq=False)
-class Nest:
-    """A nest along axes of its own (`nests.ALONE`), of so many entries (`counts`), and the choices
-    that these are in a structure; the empty name where there is none.
-
-    Nests that are alike but for names have the same `number`; where only what goes between memories
-    matters, the same `plain` one. So have Einsums with the same loops around them (`around`).
-    """
-
-    placed: Placed
-    choices: tuple[str, str]
-    counts: tuple[int, int]
-    number: int
-    plain: int
-    around: int
 
 
 @dataclass(frozen=True)
@@ -148,14 +131,10 @@ def needs_of(
         every = tuple(dict.fromkeys(n for o in (needed, *old.values()) for n in o.choices))
         same = tuple(tuple(map(every.index, o.choices)) for o in old.values())
         key = needed.key, tuple(o.key for o in old.values()), same
-        yield Needed(
-            needed.tensor, key, needed.key, needed.homes, needed.choices, every, old
-        )
+        yield Needed(needed.tensor, key, needed.key, needed.homes, needed.choices, every, old)
 
 
-def _alone(
-    problem: Problem, structure: Structure, tensor: Tensor, nests: Sequence[Nest]
-) -> Needed:
+def _alone(problem: Problem, structure: Structure, tensor: Tensor, nests: Sequence[Nest]) -> Needed:
     """What a tensor needs that overwrites nothing. Runs of the phase are told apart in its key, but
     not numbered."""
     run, users = structure.run, tensor.users
@@ -206,4 +185,4 @@ def _same(
     return tuple(choices.index(name) if name else None for name in spreads)
 
 
-__all__ = ["Needed", "Nest", "Tensor", "needs_of", "tensors_of"]
+__all__ = ["Needed", "Tensor", "needs_of", "tensors_of"]

@@ -9,31 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import prod
-
 
 import numpy as np
 
 from einsum_cascade import Einsum
 from mappers.search.axes import Axes, moved, plain
 from mappers.search.measures import Measures
-from mappers.search.needs import Needed, Nest, Tensor, needs_of, tensors_of
-from mappers.search.nests import (
-    ALONE,
-    Placed,
-    Sizes,
-    along,
-    free_orders,
-    order_of,
-    place_nest,
-    place_sizes,
-    tile_axes,
-)
+from mappers.search.needs import Needed, Tensor, needs_of, tensors_of
+from mappers.search.nests import ALONE, Placed
+from mappers.search.placing import Nest, Placing
 from mappers.search.points import at_points, pick, positions
 from mappers.search.problem import Problem
 from mappers.search.residency import Homes, find_homes, overwriting
 from mappers.search.structures import Structure
-from sim import EinsumMapping, Option, Phase
+from sim import Option, Phase
 from sim.mapping import Mask, Number
 from sim.parts import einsum_part, fusion_refused, tensor_part, tensor_refused
 from sim.registers import AllWaiting, Waiting, all_waiting, tensor_words
@@ -95,7 +86,7 @@ class Begun:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of an array along all axes of tiles."""
-        return tuple(reversed(self.tiles.values()))
+        return tuple(self.tiles.values())[::-1]
 
     def dearness(self, key: object) -> tuple[int, bool]:
         """What comes later is more work, or says less: inputs can always be outside."""
@@ -143,11 +134,7 @@ class Pieces:
 
     def __init__(self, measures: Measures) -> None:
         self.measures = measures
-        self._numbers: dict[object, int] = {}
-        self._signatures: dict[tuple[Problem, str], int] = {}
-        self._sizes: dict[object, tuple[dict[str, Sizes], dict[str, int]]] = {}
-        self._placed: dict[tuple[str, int, int], tuple[Placed, tuple[int, int]]] = {}
-        self._along: dict[object, EinsumMapping] = {}
+        self._placing = Placing()
         self._einsums: dict[int, Piece] = {}
         self._runs: dict[object, tuple[Tensor, ...]] = {}
         self._homes: dict[object, _Known] = {}
@@ -159,18 +146,17 @@ class Pieces:
     def begin(self, problem: Problem, structure: Structure) -> Begun:
         """Open a structure: all about its arrays, and nothing yet about its tensors."""
         if self._bytes > _MOST_BYTES:
-            for known in (self._placed, self._along, self._einsums, self._homes, self._fused):
+            self._placing.forget()
+            for known in (self._einsums, self._homes, self._tensors, self._contents, self._fused):
                 known.clear()
-            self._tensors.clear()
-            self._contents.clear()
             self._bytes = 0
-        tiles = self._tiles(problem, structure)
-        nests = self._nests(problem, structure)
+        tiles = self._placing.tiles(problem, structure)
+        nests = self._placing.nests(problem, structure)
         found = [
             _piece(np.where(mask, np.inf, 0.0)[None], (), len(tiles), {})
             for mask in self._refused(problem, structure, nests)
         ]
-        base = np.zeros((self.measures.count, *reversed(tiles.values())))
+        base = np.zeros((self.measures.count, *tuple(tiles.values())[::-1]))
         for at, nest in enumerate(nests):
             if nest.number not in self._einsums:
                 values = self._einsum(problem, structure, at, nest)
@@ -262,6 +248,7 @@ class Pieces:
         own = {n: c for n, c in axes.sizes.items() if n not in begun.tiles and n not in choices}
         waiting = all_waiting(problem.cascade, phase)[tensor.name]
         refused = tensor_refused(problem.on, phase, tensor.name)
+        self._bytes += sum(np.asarray(option.when).nbytes for option in homes.options)
         known = self._homes[needed.homes] = _Known(homes, own, waiting, refused)
         return known
 
@@ -271,28 +258,22 @@ class Pieces:
         """Where a tensor is in the place of another one, by memory; and what waits in registers of
         it and of those that it may overwrite. Along the axes `names`, and those of the others,
         which are put behind them."""
-        tensor, known = needed.tensor, self._home(begun, needed)
-        others = {name: (old, self._home(begun, old)) for name, old in needed.old.items()}
-        names = list(dict.fromkeys([
-            *names, *(n for old, own in others.values() for n in (*old.choices, *own.own))
-        ]))  # fmt: skip
-        waiting = {tensor.name: known.waiting}
-        held = {}
-        for name, (old, own) in ({tensor.name: (needed, known)} | others).items():
-            if own.homes.held is not None:
-                held[name] = own.homes.held
-            if name != tensor.name:
-                places = [names.index(n) for n in (*old.choices, *own.own)]
-                waiting[name] = [_moved(*each, len(begun.tiles), places) for each in own.waiting]
-        ordered = {name: held[name] for name in needed.tensor.old or held if name in held} | held
-        pairs = overwriting(begun.problem, [n.placed.nest for n in begun.nests], ordered)
-        taken = dict(pairs).get(tensor.name)
-        if taken is None:
-            return {}, waiting, names
-        old, own = others[taken]
-        places = [names.index(n) for n in (*old.choices, *own.own)]
-        there = held[taken].there.items()
-        shared = {memory: moved(mask, len(begun.tiles), places) for memory, mask in there}
+        tensor, tiles = needed.tensor.name, len(begun.tiles)
+        every = dict(needed.old)
+        every.setdefault(tensor, needed)
+        known = {name: self._home(begun, each) for name, each in every.items()}
+        own = {name: [*each.choices, *known[name].own] for name, each in every.items()}
+        names = list(dict.fromkeys(chain(names, *own.values())))
+        places = {name: [names.index(n) for n in mine] for name, mine in own.items()}
+        waiting = {
+            name: [_moved(*each, tiles, places[name]) for each in mine.waiting]
+            for name, mine in known.items()
+        }
+        held = {n: h for n, mine in known.items() if (h := mine.homes.held) is not None}
+        pairs = overwriting(begun.problem, [nest.placed.nest for nest in begun.nests], held)
+        old = dict(pairs).get(tensor)
+        there = held[old].there if old is not None else {}
+        shared = {memory: moved(mask, tiles, places[old or ""]) for memory, mask in there.items()}
         return shared, waiting, names
 
     def _weighed(self, piece: Piece) -> Piece:
@@ -309,82 +290,20 @@ class Pieces:
         least = np.where(fitting, points, np.inf).min(axis=1).reshape(piece.least.shape)
         return replace(piece, least=np.where(np.isfinite(least[0]), least, piece.least))
 
-    def _einsum(
-        self, problem: Problem, structure: Structure, at: int, nest: Nest
-    ) -> np.ndarray:
+    def _einsum(self, problem: Problem, structure: Structure, at: int, nest: Nest) -> np.ndarray:
         """The measures of an Einsum, along the axes of its nest."""
-        binding = structure.bindings[at]
-        shared, tiles = self._sizes[structure.outer, structure.inner]
-        axes = Axes(None, {**tiles, **dict.fromkeys(ALONE, 1)})
-        found = []
-        for spread, when in enumerate(axes.which(ALONE[1], len(binding.spreads))):
-            alone = nest.placed
-            if len(binding.spreads) > 1:
-                alone = place_nest(problem, structure, at, shared, axes, None, spread)
-            part = einsum_part(problem.on, alone.plain)
-            values = self.measures.of_einsum(part, binding.array)
+        array, found = structure.bindings[at].array, []
+        for when, own in self._placing.spread(problem, structure, at, nest):
+            values = self.measures.of_einsum(einsum_part(problem.on, own), array)
             lacking = max(0, np.ndim(when) + 1 - values.ndim)
             values = values.reshape(len(values), *(1,) * lacking, *values.shape[1:])
             found.append(np.where(when, values, 0.0))
         return np.asarray(sum(found))
 
-    def _tiles(self, problem: Problem, structure: Structure) -> dict[str, int]:
-        """The choices of sizes of tiles, with how many there are of each."""
-        loops = structure.outer, structure.inner
-        if loops not in self._sizes:
-            axes = Axes(None, dict.fromkeys(tile_axes(problem), 1))
-            self._sizes[loops] = place_sizes(problem, structure, axes), axes.sizes
-        return self._sizes[loops][1]
-
-    def _nests(self, problem: Problem, structure: Structure) -> list[Nest]:
-        """The nests of a structure."""
-        shared, tiles = self._sizes[structure.outer, structure.inner]
-        free = free_orders(problem, structure)
-        found = []
-        for at, einsum in enumerate(structure.einsums):
-            run, binding = structure.run[at], structure.bindings[at]
-            signature = self._signature(problem, einsum)
-            loops = structure.batch, structure.outer, structure.inner[run]
-            sizes = tuple(tiles.get(rank, 1) for rank in einsum.ranks)
-            numbers = [
-                self._number((signature, binding.array, binding.spreads, loops, sizes, order))
-                for order in (einsum.name in free, False)
-            ]
-            key = einsum.name, numbers[0], run
-            if key not in self._placed:
-                axes = Axes(None, {**tiles, **dict.fromkeys(ALONE, 1)})
-                order = ALONE[0] if einsum.name in free else None
-                placed = place_nest(problem, structure, at, shared, axes, order, ALONE[1])
-                self._placed[key] = placed, (axes.sizes[ALONE[0]], axes.sizes[ALONE[1]])
-            placed, counts = self._placed[key]
-            names = order_of(einsum.name), binding.choice
-            choices = tuple(n if count > 1 else "" for n, count in zip(names, counts, strict=True))
-            around = self._number((signature, *loops))
-            found.append(Nest(placed, (choices[0], choices[1]), counts, *numbers, around))
-        return found
-
     def _nest(self, begun: Begun, at: int, needed: Needed) -> Placed:
         """A nest along the axes of the choices that matter to a tensor."""
-        nest, plainly = begun.nests[at], needed.tensor.what == "between"
-        own = nest.placed.plain if plainly else nest.placed.nest
-        places = tuple(needed.choices.index(n) if n in needed.choices else 0 for n in nest.choices)
-        number = nest.plain if plainly else nest.number
-        key = nest.placed.einsum.name, number, nest.placed.run, places
-        if key not in self._along:
-            self._along[key] = along(own, len(begun.tiles), places)
-        return replace(nest.placed, nest=self._along[key])
-
-    def _number(self, what: object) -> int:
-        """The same number for what is equal."""
-        return self._numbers.setdefault(what, len(self._numbers))
-
-    def _signature(self, problem: Problem, einsum: Einsum) -> int:
-        """The same number for Einsums that are alike but for their names."""
-        key = problem, einsum.name
-        if key not in self._signatures:
-            alike = replace(einsum, name="", output=replace(einsum.output, tensor=""))
-            self._signatures[key] = self._number(alike)
-        return self._signatures[key]
+        between = needed.tensor.what == "between"
+        return self._placing.along(begun.nests[at], needed.choices, len(begun.tiles), between)
 
     def _refused(
         self, problem: Problem, structure: Structure, nests: Sequence[Nest]
@@ -409,9 +328,7 @@ def _names(needed: Needed) -> dict[str, str]:
     return {f"#{number}": name for number, name in enumerate(needed.every)}
 
 
-def _moved(
-    own: Waiting, when: Mask, tiles: int, places: Sequence[int]
-) -> tuple[Waiting, Mask]:
+def _moved(own: Waiting, when: Mask, tiles: int, places: Sequence[int]) -> tuple[Waiting, Mask]:
     """What waits of a tensor, along other axes."""
     words, ahead, when = (moved(each, tiles, places) for each in (own.words, own.ahead, when))
     last = {name: moved(mask, tiles, places) for name, mask in own.last.items()}

@@ -7,9 +7,9 @@ import pytest
 
 import workloads
 from archs import load_architecture
-from mappers.search.bounds import least
 from mappers.search.engine import runs_of
 from mappers.search.fronts import Front
+from mappers.search.least import least
 from mappers.search.measures import measures_of
 from mappers.search.pieces import Pieces
 from mappers.search.price import open_structure, rebuild
