@@ -234,15 +234,19 @@ def _between(
     others = [u for u in readers if u.mapping.einsum != nest.einsum]
     arrays = {u.mapping.array for u in (writer, *readers)}
     common = min((shared_loops(nest, u.mapping) for u in others), default=nest.shared)
-    fits, waits = map(plain, in_registers(problem.on, phase, tensor, Residency(IN_ARRAY)))
     if tensor in states(cascade):
+        fits, _ = _in_array(problem, phase, tensor)
         depth = _before_iteration(cascade, tensor, nest, others)
         tile = Tile(memories[1].name, nest.below(depth))
         some = len(arrays) == 1 and bool(np.any(fits))
         here = np.asarray(axes.which(f"home {tensor}", 1 + some)[-1] & some & fits)
         kept = Residency(memories[1].name, (tile,))
         return Homes((Option(here, Residency(IN_ARRAY)), Option(~here, kept)))
-    inside = plain(flows(problem.on, phase, writer, others, False)) & fits
+    inside = plain(flows(problem.on, phase, writer, others, False))
+    fits, waits = np.False_, np.False_
+    if np.any(inside):
+        fits, waits = _in_array(problem, phase, tensor)
+    inside = inside & fits
     passing = inside & ~waits
     if np.all(passing):
         return Homes((Option(True, Residency(IN_ARRAY)),))
@@ -270,6 +274,13 @@ def _between(
         if name not in (IN_ARRAY, memories[0].name):
             there[name] = there.get(name, np.False_) | np.asarray(option.when)
     return Homes(tuple(options), Held(there, below))
+
+
+def _in_array(problem: Problem, phase: Phase, tensor: str) -> tuple[Mask, Mask]:
+    """Where the registers hold what waits there of a tensor for all of its readers, and where
+    anything does."""
+    fits, waits = in_registers(problem.on, phase, tensor, Residency(IN_ARRAY))
+    return plain(fits), plain(waits)
 
 
 def _makes(problem: Problem, einsum: str, tensor: str) -> bool:
