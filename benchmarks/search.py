@@ -1,6 +1,7 @@
-"""How fast the search is: optimum and front of one fused attention, and the rate of costing alone.
+"""How fast the search is: optimum and front of one attention (as one fused phase, and in all phases
+there can be), and the rate of costing alone; and how good: against published mappings.
 
-python benchmarks/search.py [1pass] [3pass] [rate]
+python benchmarks/search.py [1pass] [3pass] [rate] [fusemax] [flat]
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 
 import numpy as np
 
+import mappers
 import workloads
 from archs import load_architecture
 from mappers.search import Options, front, optimum
@@ -21,6 +23,7 @@ from mappers.search.price import Pricing, open_structure
 from mappers.search.problem import problem
 from mappers.search.screen import Count, Screen
 from mappers.search.structures import structures
+from sim import evaluate
 
 SHAPE = {"B": 1, "H": 12, "E": 64, "F": 64, "P": 65536, "M": 65536}
 
@@ -69,6 +72,40 @@ def rate(name: str) -> None:
     print(f"  {count.costed / seconds:,.0f} costed/s, {count.valid / seconds:,.0f} valid/s")
 
 
+MODELS = "bert-base", "trxl-wt103", "t5-small", "xlm"
+
+
+def against(mapper: str, on: str, cascade: str, lengths: list[int], **given: object) -> bool:
+    """Whether the search is at least as good as another mapper for all models and lengths: the
+    least latency, and the least energy of what is no slower."""
+    ratios = []
+    for name in MODELS:
+        model = workloads.model(name)
+        for length in lengths:
+            shape = {"B": 64, "H": model.H, "E": model.E, "F": model.F, "P": length, "M": length}
+            what = workloads.cascade(cascade), load_architecture(on).resolve({})
+            options = mappers.check_options(mapper, given)
+            extents = {rank: np.array([extent]) for rank, extent in shape.items()}
+            theirs = evaluate(
+                mappers.place(mapper, options, cascade=what[0], architecture=what[1], shape=extents)
+            )
+            limit = {"latency_s": float(theirs.latency_s[0]) * (1 + 1e-12)}
+            fast = optimum(Options(objective="latency_s"), *what, shape)
+            frugal = optimum(Options(objective="energy_pj", constraints=limit), *what, shape)
+            ratios.append(
+                (fast.score / theirs.latency_s[0], frugal.score / theirs.energy_pj[0],
+                 bool(frugal.report.mapper))
+            )  # fmt: skip
+    latency, energy, own = (np.array(column) for column in zip(*ratios, strict=True))
+    print(
+        f"{on}, {len(ratios)} rows of {mapper}: {latency.min():.3f} to {latency.max():.3f} of its "
+        f"latency, {energy.min():.3f} to {energy.max():.3f} of its energy ({own.sum()} by its own "
+        f"mapping)",
+        flush=True,
+    )
+    return bool(np.all(latency <= 1 + 1e-9) and np.all(energy <= 1 + 1e-9))
+
+
 class _Nothing(Front):
     """A front that keeps nothing, so that nothing is pruned against it."""
 
@@ -78,10 +115,20 @@ class _Nothing(Front):
 
 if __name__ == "__main__":
     wanted = sys.argv[1:] or ["1pass", "3pass", "rate"]
+    fine = True
     for each in ("1pass", "3pass"):
         if each in wanted:
-            for whole_front in (False, True):
-                timed(f"attention-{each}", Options(), whole_front)
+            for fusion in ("whole", "any"):
+                for whole_front in (False, True):
+                    timed(f"attention-{each}", Options(fusion=fusion), whole_front)
     if "rate" in wanted:
         rate("attention-1pass")
         rate("attention-3pass")
+    if "fusemax" in wanted:
+        lengths = [2**n for n in (10, 12, 14, 16, 18, 20)]
+        fine &= against("fusemax", "fusemax-cloud", "attention-1pass", lengths)
+    if "flat" in wanted:
+        for platform in ("flat-cloud", "flat-edge"):
+            every = [2**n for n in range(9, 21)]
+            fine &= against("flat", platform, "attention-3pass", every, mapping="published")
+    sys.exit(not fine)
