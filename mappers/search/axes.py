@@ -54,10 +54,6 @@ class Axes:
             return [np.bool_(i == value) for i in range(count)]
         return [self.put(name, np.arange(count) == i) for i in range(count)]
 
-    def names(self, array: np.ndarray) -> list[str]:
-        """The choices along the axes of an array, one for each."""
-        return list(self.sizes)[: array.ndim][::-1]
-
 
 def plain(array: Any, first: int = 0) -> np.ndarray:
     """An array without the axes (from the `first` on) along which nothing changes, as iterations do

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -144,8 +145,9 @@ def _crossing(problem: Problem, einsums: Sequence[Einsum]) -> dict[str, list[Use
 
 
 def _taken_by_several(problem: Problem, crossing: Mapping[str, Sequence[Use]]) -> Number:
-    """The energy of inputs that several Einsums take, beyond reading each from outside once: each
-    of these takes all words, from outside or from a memory into which they have been written."""
+    """The energy of inputs that are taken in several ways, beyond reading each from outside once:
+    each of these takes all words, from outside or from a memory into which they have been written.
+    """
     words = _words_pj(problem)
     readers: dict[str, list[Number]] = {}
     for use in (use for uses in crossing.values() for use in uses):
@@ -165,8 +167,8 @@ def _delivered_again(
     """The energy of words that cross the edge of the array more than once, of what comes from
     outside of the phase or goes there; spread in the way that takes the least."""
     own = crossing[einsum.name]
-    others = {u.tensor for name, uses in crossing.items() if name != einsum.name for u in uses}
-    shared = frozenset(use.tensor for use in own if use.tensor in others)
+    users = Counter(use.tensor for uses in crossing.values() for use in uses)
+    shared = frozenset(use.tensor for use in own if users[use.tensor] > 1)
     what = "again", einsum.name, binding.array, tuple((u.tensor, u.writes) for u in own), shared
     each = (
         problem.once(
@@ -186,7 +188,8 @@ def _spread_again(
     on: str,
     spatial: tuple[str, ...],
 ) -> Number:
-    """The same for some uses, with some ranks spread; other Einsums have use of what is `shared`.
+    """The same for some uses, with some ranks spread; what is `shared` is used in other ways too,
+    for all of which it is written on chip once.
 
     What the innermost loop in time moves comes anew in every iteration of all loops: from outside,
     or from a memory into which it has been written before. Only the rank of that loop may be

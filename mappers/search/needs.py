@@ -77,11 +77,11 @@ def tensors_of(problem: Problem, einsums: Sequence[Einsum]) -> Iterator[Tensor]:
                 yield Tensor(tensor, every, False, what="edges", at=user)
             continue
         old = tuple(o for o in overwritten(einsums[makers[tensor]]) if o in makers)
-        if any(sum(each in overwritten(e) for e in einsums) > 1 for each in old):
-            # which of them takes it depends on all else that they may take
+        several = any(sum(each in overwritten(e) for e in einsums) > 1 for each in old)
+        if several:  # which of them takes it depends on all else that they may take
             old = tuple(name for name in users if name in makers)
         between = tuple(at for at in range(min(every), max(every)) if at not in every)
-        whole = bool(problem.cascade.iterative_ranks) or tensor in old
+        whole = several or bool(problem.cascade.iterative_ranks)
         facts = problem if whole else _facts(problem, tensor, einsums, every, between, old)
         yield Tensor(tensor, every, True, facts, old, between)
 
@@ -163,7 +163,7 @@ def _alone(problem: Problem, structure: Structure, tensor: Tensor, nests: Sequen
         numbers = tuple(nests[at].number for at in users)
         same = _same(nests, users, choices)
         beside = tuple(dict.fromkeys((*names, *(name for name, _ in around))))
-        ranks = structure.einsums[users[0]].ranks
+        ranks = tuple(dict.fromkeys(r for at in users for r in structure.einsums[at].ranks))
         passes = _passes(problem.cascade, beside, ranks)
         key = tensor.facts, passes, tensor.name, names, numbers, same, shared, around, arrays
         homes = key, runs

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from itertools import chain
 from math import prod
 
@@ -117,7 +118,9 @@ class _Beside:
         """The same for what is equal, along the choices `names` behind those of tiles."""
         every = [(n, np.asarray(own[n])) for own in (self.shared, self.words) for n in own]
         along = max((array.ndim for _, array in every), default=0) - tiles
-        content = tuple((name, array.shape, array.tobytes()) for name, array in every)
+        content = tuple(
+            (name, array.shape, blake2b(array.tobytes()).digest()) for name, array in every
+        )
         return content, tuple(names[: max(0, along)])
 
     def at(self, where: Sequence[np.ndarray]) -> _Beside:
@@ -190,14 +193,13 @@ class Pieces:
         called = {name: number for number, name in _names(needed).items()}
         names = [called.get(name, name) for name in names]
         content = needed.alone, beside and beside.content(names, len(begun.tiles))
-        if content in self._contents:
-            piece = self._contents[content]
-        else:
+        piece = self._contents.get(content)
+        if piece is None:
             values = self._tensor(begun, needed, known, beside, some)
             tiles = 1 if some is not None else len(begun.tiles)
             piece = self._weighed(replace(_piece(values, names, tiles, known.own), some=some))
+            self._bytes += 0 if some is not None else piece.values.nbytes
         if some is None:
-            self._bytes += piece.values.nbytes
             self._tensors[needed.key] = self._contents[content] = piece
         return piece.called(_names(needed))
 
@@ -233,7 +235,9 @@ class Pieces:
         return self.measures.of(part, room, beside.words, refused)
 
     def _home(self, begun: Begun, needed: Needed) -> _Known:
-        """Where a tensor may live, whatever it overwrites."""
+        """Where a tensor may live, whatever it overwrites. Of nests that do not use it, which are
+        along axes of their own, nothing but the array and the shared loops is looked at; of an
+        input, of none."""
         if needed.homes in self._homes:
             return self._homes[needed.homes]
         problem, tensor = begun.problem, needed.tensor
@@ -247,7 +251,7 @@ class Pieces:
         phase = Phase("", tuple(p.nest for p in placed), {tensor.name: homes.options})
         own = {n: c for n, c in axes.sizes.items() if n not in begun.tiles and n not in choices}
         waiting = all_waiting(problem.cascade, phase)[tensor.name]
-        refused = tensor_refused(problem.on, phase, tensor.name)
+        refused = tensor_refused(problem.on, phase, tensor.name) if tensor.made else ()
         self._bytes += sum(np.asarray(option.when).nbytes for option in homes.options)
         known = self._homes[needed.homes] = _Known(homes, own, waiting, refused)
         return known

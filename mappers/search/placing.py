@@ -30,7 +30,8 @@ class Nest:
     that these are in a structure; the empty name where there is none.
 
     Nests that are alike but for names have the same `number`; where only what goes between memories
-    matters, the same `plain` one. So have Einsums with the same loops around them (`around`).
+    matters, the same `plain` one. So have Einsums with the same loops around them (`around`). What
+    lives on of a result (a running state) tells no nests apart: own loops have no iterated rank.
     """
 
     placed: Placed

@@ -7,6 +7,7 @@ import pytest
 
 import workloads
 from archs import load_architecture
+from einsum_cascade import parse_cascade
 from mappers.search.engine import runs_of
 from mappers.search.fronts import Front
 from mappers.search.least import least
@@ -92,13 +93,25 @@ def test_pieces_add_up_to_what_the_simulator_says(name, on, most):
         check(problem(cascade, architecture, SHAPE, "padded", copies), measures, pieces)
 
 
-def check(space, measures, pieces):
+TWICE = """
+{name: twice, ranks: {P: rows, M: {about: columns, like: P}, F: features},
+ inputs: ["X[p,m]", "W[p,m,f]"], outputs: [Z], body: ["Z[f] = X[p,m] * X[m,p] * W[p,m,f]"]}"""
+
+
+def test_what_an_einsum_takes_in_two_ways_is_written_on_chip_once():
+    architecture = load_architecture(SMALL).resolve({})
+    measures = measures_of(architecture, COLUMNS)
+    space = problem(parse_cascade(TWICE), architecture, {"P": 24, "F": 32}, "padded")
+    check(space, measures, Pieces(measures), 100)
+
+
+def check(space, measures, pieces, samples=4):
     """Compare random candidates of a space with the simulator."""
     rng = np.random.default_rng(0)
     found = 0
     for run, structure, opened in everything(space, measures, pieces):
         bound = least(space, run, COLUMNS, [structure])[0].min(axis=0)
-        for at in rng.integers(len(opened.x), size=4):
+        for at in rng.integers(len(opened.x), size=samples):
             code = int(rng.integers(opened.layout.each))
             costs = costs_of(opened, measures, at, code)
             single, phase = rebuild(space, structure, opened.layout, int(opened.x[at]), code)
