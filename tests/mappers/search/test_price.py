@@ -54,7 +54,7 @@ def everything(space, measures, pieces):
     rng = np.random.default_rng(1)
     for run in runs_of(space):
         found = list(structures(space, space.order[run[0] : run[1]]))
-        for at in sorted(rng.choice(len(found), min(3, len(found)), replace=False)):
+        for at in sorted(rng.choice(len(found), min(2, len(found)), replace=False)):
             opened = open_structure(pieces, space, found[at], screen, Count())
             if opened is not None and len(opened.x):
                 yield run, found[at], opened
@@ -76,7 +76,7 @@ def costs_of(opened, measures, at, code):
 @pytest.mark.parametrize(
     ("name", "on", "most"),
     [
-        ("attention-3pass", SMALL, 4),
+        ("attention-3pass", SMALL, 2),
         ("attention-3pass", WHOLE, 1),
         ("attention-1pass", SMALL, 1),
         ("attention-3pass-deferred", TWO_LEVELS, 1),
