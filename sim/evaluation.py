@@ -190,7 +190,9 @@ def _evaluate_phase(
     along = carried(architecture, phase)
     for m in phase.einsums:
         array = architecture.array(m.array)
-        each = 0.0 if m.einsum in along else point_cycles(cascade, array, m)
+        each = point_cycles(cascade, array, m)
+        for when in along.get(m.einsum, {}).values():
+            each = np.where(when, 0.0, each)
         slots[m.array, m.einsum] = points[m.einsum] * each / (array.pes * architecture.clock_hz)
     outermost = architecture.memories[0].name
     by_tensor = {

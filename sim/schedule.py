@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
 
-from archs import Architecture, ComputeArray
+from archs import Architecture, ComputeArray, Port
 from einsum_cascade import Cascade
 from sim.accesses import Tally, apart, stagger_iterations, worked_share
 from sim.folds import folds_of
-from sim.mapping import EinsumMapping, Number, Phase, shared_loops
+from sim.mapping import EinsumMapping, Loop, Mask, Number, Phase, shared_loops
 from sim.nest import product
 
 STALL = "stall"
@@ -94,30 +94,58 @@ def _emptying(array: ComputeArray) -> Number:
     return np.maximum(0.0, array.loop.depth_cycles - array.loop.interval_cycles)
 
 
-def carried(architecture: Architecture, phase: Phase) -> dict[str, str]:
-    """Einsums that take no time of their own, each with that in whose pipelined loop it is.
+def carried(architecture: Architecture, phase: Phase) -> dict[str, dict[str, Mask]]:
+    """Einsums that take no time of their own, each with those in whose pipelined loop it is, where.
 
-    That other one, on the same array and in the same step, has all the loops that they have, and
-    shares these. What has equally many is one loop; the first of them stands for it.
+    Such another one, on the same array and in the same step, has all the loops that they have, and
+    shares these. What has equally many is one loop; the first of them stands for it. A loop of one
+    iteration is none: high-level synthesis dissolves it.
     """
     step = {einsum: at for at, names in enumerate(phase.steps) for einsum in names}
-    result = {}
     looped = [m for m in phase.einsums if architecture.array(m.array).loop is not None]
+    loops = {m.einsum: _repeating(m.temporal) for m in looped}
+    result: dict[str, dict[str, Mask]] = {}
     for m in looped:
-        together = [
-            other
-            for other in looped
-            if other is m
-            or (
-                other.array == m.array
-                and step.get(other.einsum) == step.get(m.einsum)
-                and shared_loops(m, other) == len(m.temporal)
-            )
-        ]
-        longest = max(together, key=lambda other: len(other.temporal))
-        if longest is not m:
-            result[m.einsum] = longest.einsum
+        longest: Number = np.float64(-1)
+        chosen: dict[str, Mask] = {}
+        for other in looped:
+            together = other.array == m.array and step.get(other.einsum) == step.get(m.einsum)
+            if other is not m and not together:
+                continue
+            alone = 0.0 if other is m else _repeating(m.temporal[shared_loops(m, other) :])
+            longer = (np.asarray(alone) == 0) & (loops[other.einsum] > longest)
+            chosen = {name: when & ~longer for name, when in chosen.items()}
+            chosen[other.einsum] = longer
+            longest = np.where(longer, loops[other.einsum], longest)
+        del chosen[m.einsum]
+        along = {name: when for name, when in chosen.items() if np.any(when)}
+        if along:
+            result[m.einsum] = along
     return result
+
+
+def _repeating(loops: Iterable[Loop]) -> Number:
+    """How many of some loops have more than one iteration."""
+    return sum((np.asarray(loop.extent > 1, dtype=np.float64) for loop in loops), np.float64(0))
+
+
+def busy_cycles(
+    cascade: Cascade,
+    architecture: Architecture,
+    shape: Mapping[str, Number],
+    phase: Phase,
+) -> dict[str, Number]:
+    """Cycles that each Einsum of a phase takes of its array's time: none in another one's loop."""
+    cycles = {
+        m.einsum: einsum_cycles(cascade, architecture, shape, m, phase) for m in phase.einsums
+    }
+    for einsum, along in carried(architecture, phase).items():
+        for loop, when in along.items():  # a filter may leave it more iterations
+            both = np.maximum(cycles[loop], cycles[einsum])
+            cycles[loop] = np.where(when, both, cycles[loop])
+        anywhere = reduce(np.logical_or, along.values())
+        cycles[einsum] = np.where(anywhere, 0.0, cycles[einsum])
+    return cycles
 
 
 def timing(
@@ -135,13 +163,7 @@ def timing(
     memory at either end.
     """
     clock = architecture.clock_hz
-    along = carried(architecture, phase)
-    cycles = {
-        m.einsum: einsum_cycles(cascade, architecture, shape, m, phase) for m in phase.einsums
-    }
-    for einsum, loop in along.items():  # a filter may leave it more iterations
-        cycles[loop] = np.maximum(cycles[loop], cycles[einsum])
-        cycles[einsum] = np.float64(0)
+    cycles = busy_cycles(cascade, architecture, shape, phase)
     on = {m.einsum: m.array for m in phase.einsums}
     arrays = [array.name for array in architecture.arrays]
     busy: dict[str, Number] = {name: np.float64(0) for name in arrays}
@@ -149,7 +171,7 @@ def timing(
         busy[on[einsum]] = busy[on[einsum]] + needed / clock
     memories = moving_seconds(architecture, phase, tally)
     before = moving_seconds(architecture, phase, tally, ahead=True) if phase.ahead else {}
-    fill = _fill_cycles(architecture, phase) / clock
+    fill = fill_cycles(architecture, phase) / clock
     if not phase.steps:
         everything = {**busy, **memories}
         computing, latency = _longest(busy), _longest(everything)
@@ -199,20 +221,33 @@ def moving_seconds(
         each = architecture.word_bytes / memory.bandwidth_bytes_per_s
         seconds[memory.name] = reduce(np.add, moved) * each if moved else np.float64(0)
     for port in outermost.ports:
-        ways: dict[tuple[bool, bool], Number] = {}
-        for (tensor, writes, single), words in tally.beats.items():
-            if phase.ports.get(tensor) == port.name and (tensor in phase.ahead) == ahead:
-                moved = words * architecture.word_bytes
-                ways[writes, single] = ways.get((writes, single), 0.0) + moved
-        cycles = [
-            port.cycles(ways.get((writes, False), 0.0), ways.get((writes, True), 0.0))
-            for writes in (False, True)
-        ]
+        own = {
+            tensor
+            for tensor, name in phase.ports.items()
+            if name == port.name and (tensor in phase.ahead) == ahead
+        }
+        cycles = port_cycles(architecture, port, tally, own)
         seconds[f"{outermost.name}.{port.name}"] = np.maximum(*cycles) / architecture.clock_hz
     return seconds
 
 
-def _fill_cycles(architecture: Architecture, phase: Phase) -> Number:
+def port_cycles(
+    architecture: Architecture, port: Port, tally: Tally, tensors: Container[str]
+) -> tuple[Number, Number]:
+    """Cycles in which a port reads, and writes, what the outermost memory moves of some tensors."""
+    ways: dict[tuple[bool, bool], Number] = {}
+    for (tensor, writes, single), words in tally.beats.items():
+        if tensor in tensors:
+            moved = words * architecture.word_bytes
+            ways[writes, single] = ways.get((writes, single), 0.0) + moved
+    read, written = (
+        port.cycles(ways.get((writes, False), 0.0), ways.get((writes, True), 0.0))
+        for writes in (False, True)
+    )
+    return read, written
+
+
+def fill_cycles(architecture: Architecture, phase: Phase) -> Number:
     """Cycles in which pipelined loops run full and empty, one behind the other, once in a phase."""
     cycles: Number = np.float64(0)
     once = {m.array for m in phase.einsums if m.restarts is None}

@@ -112,8 +112,7 @@ def place(
 
     Where nothing fits, the mapping that needs the least room, which the simulator refuses with what
     is missing; where nothing keeps to the constraints, a refusal that says by how much. Raises
-    `InputError` for an architecture with ports or pipelined loops, and for several objectives.
-    Ctrl-C ends it: half of a search is no result of a run.
+    `InputError` for several objectives. Ctrl-C ends it: half of a search is no result of a run.
     """
     if not isinstance(options.objective, str):
         columns = ",".join(options.objective)
@@ -167,7 +166,7 @@ def optimum(
     return found
 
 
-_OTHERS = ("unfused", "flat", "fusemax", "fused")
+_OTHERS = ("unfused", "flat", "fusemax", "fused", "edge_moe")
 """What they find may have what the space lacks, and is better than half of a search."""
 
 

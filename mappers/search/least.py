@@ -47,6 +47,7 @@ def least(
     einsums = problem.order[run[0] : run[1]]
     shape = (len(every), max(1, len(problem.parts)))
     names = [array.name for array in architecture.arrays]
+    loops = np.array([array.loop is not None for array in architecture.arrays])
     busy = np.zeros((len(names), *shape))
     crossing = _crossing(problem, einsums)
     energy: np.ndarray = np.zeros(shape) + _taken_by_several(problem, crossing)
@@ -58,7 +59,9 @@ def least(
             each[binding] = seconds, joules + _delivered_again(problem, einsum, binding, crossing)
         seconds, joules = np.moveaxis(_table(bound, each, (2, shape[1])), 1, 0)
         energy += joules
-        busy[[names.index(binding.array) for binding in bound], np.arange(len(every))] += seconds
+        on = [names.index(binding.array) for binding in bound], np.arange(len(every))
+        together = np.maximum(busy[on], seconds)  # Einsums may be in one pipelined loop
+        busy[on] = np.where(loops[on[0], None], together, busy[on] + seconds)
     for exchange in _exchanges(problem, einsums):
         keys = [_exchanging(structure, exchange.users) for structure in every]
         taken = {key: (_exchanged(problem, exchange, *key),) for key in dict.fromkeys(keys)}

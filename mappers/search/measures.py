@@ -9,9 +9,10 @@ from itertools import zip_longest
 
 import numpy as np
 
-from archs import Architecture
+from archs import Architecture, Port
 from mappers.search.axes import plain
 from mappers.search.fronts import Column
+from mappers.search.problem import free_ports
 from sim.mapping import Mask, Number
 from sim.parts import EinsumPart, TensorPart
 
@@ -19,9 +20,10 @@ from sim.parts import EinsumPart, TensorPart
 @dataclass(frozen=True)
 class Measures:
     """Sums over Einsums and tensors, in this order along the first axis of an array: energy,
-    traffic (where a column needs it), seconds of each memory that takes time, bytes in each memory
-    on chip, words in each PE of an array, seconds of each array. What is zero at the end may be
-    left out.
+    traffic (where a column needs it), seconds of each memory that takes time, seconds in which each
+    port of the outermost one reads and in which it writes, bytes in each memory on chip, words in
+    each PE of an array, seconds of each array; and, where there are any (`fills`), seconds beyond
+    all of these, in which a phase fills and drains. What is zero at the end may be left out.
 
     `memories` and `registers` say how much room there is. The bytes in all memories together are
     `buffer_bytes`.
@@ -32,6 +34,8 @@ class Measures:
     memories: Mapping[str, float]
     registers: Mapping[str, float]
     power_w: float
+    ports: tuple[Port, ...] = ()
+    fills: bool = False
 
     @cached_property
     def rooms(self) -> tuple[str, ...]:
@@ -51,13 +55,13 @@ class Measures:
     @cached_property
     def _room(self) -> slice:
         """Where the room is: bytes, then words in PEs."""
-        first = self._first + len(self.seconds)
+        first = self._first + len(self.seconds) + 2 * len(self.ports)
         return slice(first, first + len(self._sizes))
 
     @property
     def count(self) -> int:
         """How many sums there are."""
-        return int(self._room.stop) + len(self.registers)
+        return int(self._room.stop) + len(self.registers) + self.fills
 
     def of(
         self,
@@ -65,14 +69,19 @@ class Measures:
         room_bytes: Mapping[str, Number],
         words: Mapping[str, Number] | None,
         refused: Sequence[Mask],
+        ports: Mapping[str, Mask],
     ) -> np.ndarray:
         """The measures of a tensor along a first axis, given the room that it takes in memories and
-        what each PE holds of it by array (None: no room at all); infinite where it is refused."""
+        what each PE holds of it by array (None: no room at all), and where it comes and goes by
+        which port; infinite where it is refused."""
         rows: list[Number] = [part.energy_pj]
         if self._first == 2:
             rows.append(part.traffic_bytes)
         seconds = part.seconds
         rows += [seconds[name] for name in self.seconds]
+        for port in self.ports:
+            by = ports.get(port.name, np.False_)
+            rows += [np.where(by, way, 0.0) for way in part.port_seconds(port)]
         if words is not None:
             rows += [plain(room_bytes.get(name, 0.0)) for name in self.rooms]
             rows += [plain(words.get(name, 0.0)) for name in self.registers]
@@ -82,8 +91,18 @@ class Measures:
         """The measures of an Einsum on an array, likewise."""
         rows: list[Number] = [np.float64(0)] * self.count
         rows[0] = part.energy_pj
-        rows[self._room.stop + list(self.registers).index(array)] = part.seconds
+        rows[self._of(array)] = part.seconds
         return _filled(rows, part.refused)
+
+    def of_loop(self, array: str, seconds: Number) -> np.ndarray:
+        """The measures of what several Einsums have together: the time of a pipelined loop."""
+        rows: list[Number] = [np.float64(0)] * self.count
+        rows[self._of(array)] = seconds
+        return _filled(rows, ())
+
+    def _of(self, array: str) -> int:
+        """Where the seconds of an array are."""
+        return int(self._room.stop) + list(self.registers).index(array)
 
     def at_stake(self, values: np.ndarray) -> float:
         """How much of all the room these measures (choices by points) differ in, by the choice."""
@@ -105,9 +124,12 @@ class Measures:
     def costs(self, sums: np.ndarray) -> np.ndarray:
         """The columns of what has these sums (measures along the first of two axes). Shape:
         candidates by columns."""
-        latency = sums[self._room.stop :].max(axis=0)
-        if self.seconds:
+        end = self._room.stop + len(self.registers)
+        latency = sums[self._room.stop : end].max(axis=0)
+        if self._room.start > self._first:
             latency = np.maximum(latency, sums[self._first : self._room.start].max(axis=0))
+        if self.fills:
+            latency = latency + sums[end]
         found = np.empty((len(self.columns), sums.shape[1]))
         for at, column in enumerate(self.columns):
             if column == "latency_s":
@@ -143,7 +165,17 @@ def measures_of(architecture: Architecture, columns: tuple[Column, ...]) -> Meas
     inner = {m.name: float(m.size_bytes) for m in architecture.memories[1:]}
     timed = [m.name for m in architecture.memories if np.any(np.isfinite(m.bandwidth_bytes_per_s))]
     registers = {array.name: float(array.register_words) for array in architecture.arrays}
-    return Measures(columns, tuple(timed), inner, registers, float(architecture.power_w))
+    outermost = architecture.memories[0]
+    fills = any(a.loop is not None for a in architecture.arrays) or outermost.latency_cycles > 0
+    return Measures(
+        columns,
+        tuple(timed),
+        inner,
+        registers,
+        float(architecture.power_w),
+        free_ports(architecture),
+        bool(fills),
+    )
 
 
 __all__ = ["Measures", "measures_of"]

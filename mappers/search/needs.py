@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
 
@@ -27,6 +27,7 @@ class Tensor:
     registers. Of what is made `between` it and a reader that needs both, the arrays matter. What
     several Einsums take is in several pieces: that which goes between memories, and for each of
     these (`at`, a position) what crosses the edge of its array. Of the cascade, `facts` matter.
+    Where there are ports, its `number` among those of the run says which it may come by.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Tensor:
     between: tuple[int, ...] = ()
     what: Accessed = "all"
     at: int | None = None
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,13 @@ class Needed:
 
 def tensors_of(problem: Problem, einsums: Sequence[Einsum]) -> Iterator[Tensor]:
     """The tensors of a run of Einsums, with what bears on where each lives."""
+    found = list(_tensors(problem, einsums))
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(t.name for t in found))}
+    for tensor in found:
+        yield replace(tensor, number=numbers[tensor.name]) if problem.ports else tensor
+
+
+def _tensors(problem: Problem, einsums: Sequence[Einsum]) -> Iterator[Tensor]:
     users: dict[str, dict[int, None]] = {}
     makers: dict[str, int] = {}
     for at, einsum in enumerate(einsums):
@@ -142,16 +151,17 @@ def _alone(problem: Problem, structure: Structure, tensor: Tensor, nests: Sequen
     apart = {number: place for place, number in enumerate(dict.fromkeys(runs))}
     shared = tuple((nests[at].around, apart[run[at]]) for at in users)
     names = tuple(structure.einsums[at].name for at in users)
-    homes: object = tensor.name, names, shared, runs
+    by = problem.turns(tensor.number) if problem.ports else 0
+    homes: object = tensor.name, names, shared, runs, by
     if tensor.at is not None:  # of the others only the loops outside of which it may be kept
         at = tensor.at
         choices = _choices(nests, (at,))
-        key: object = tensor.name, nests[at].number, users.index(at), shared
+        key: object = tensor.name, nests[at].number, users.index(at), shared, by
     elif not tensor.made:
         between = tensor.what == "between"
         choices = _choices(nests, users, plain=between)
         numbers = tuple(nests[at].plain if between else nests[at].number for at in users)
-        key = tensor.name, numbers, _same(nests, users, choices), shared
+        key = tensor.name, numbers, _same(nests, users, choices), shared, by
     else:
         choices = _choices(nests, users)
         around = tuple(
@@ -165,7 +175,7 @@ def _alone(problem: Problem, structure: Structure, tensor: Tensor, nests: Sequen
         beside = tuple(dict.fromkeys((*names, *(name for name, _ in around))))
         ranks = tuple(dict.fromkeys(r for at in users for r in structure.einsums[at].ranks))
         passes = _passes(problem.cascade, beside, ranks)
-        key = tensor.facts, passes, tensor.name, names, numbers, same, shared, around, arrays
+        key = tensor.facts, passes, tensor.name, names, numbers, same, shared, around, arrays, by
         homes = key, runs
     return Needed(tensor, key, key, homes, choices, choices, {})
 

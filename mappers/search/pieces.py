@@ -27,7 +27,14 @@ from mappers.search.residency import Homes, find_homes, overwriting
 from mappers.search.structures import Structure
 from sim import Option, Phase
 from sim.mapping import Mask, Number
-from sim.parts import einsum_part, fusion_refused, tensor_part, tensor_refused
+from sim.parts import (
+    einsum_part,
+    fill_seconds,
+    fusion_refused,
+    loop_seconds,
+    tensor_part,
+    tensor_refused,
+)
 from sim.registers import AllWaiting, Waiting, all_waiting, tensor_words
 
 _MOST_BYTES = 1 << 28
@@ -140,6 +147,7 @@ class Pieces:
         self._placing = Placing()
         self._einsums: dict[int, Piece] = {}
         self._runs: dict[object, tuple[Tensor, ...]] = {}
+        self._loops: dict[object, Piece] = {}
         self._homes: dict[object, _Known] = {}
         self._tensors: dict[object, Piece] = {}
         self._contents: dict[object, Piece] = {}
@@ -150,7 +158,9 @@ class Pieces:
         """Open a structure: all about its arrays, and nothing yet about its tensors."""
         if self._bytes > _MOST_BYTES:
             self._placing.forget()
-            for known in (self._einsums, self._homes, self._tensors, self._contents, self._fused):
+            self._homes.clear()
+            self._fused.clear()
+            for known in (self._einsums, self._loops, self._tensors, self._contents):
                 known.clear()
             self._bytes = 0
         tiles = self._placing.tiles(problem, structure)
@@ -170,6 +180,12 @@ class Pieces:
                 found.append(piece.called(dict(zip(ALONE, nest.choices, strict=True))))
             else:
                 base += piece.values
+        for array in problem.architecture.arrays:
+            on = [at for at, bound in enumerate(structure.bindings) if bound.array == array.name]
+            if on and array.loop is not None:
+                found.append(self._loop(problem, structure, nests, array.name, on, len(tiles)))
+        if self.measures.fills:
+            base[-1] += fill_seconds(problem.on, [nest.placed.plain for nest in nests])
         tensors = self._tensors_of(problem, structure.einsums)
         needs = {needed.key: needed for needed in needs_of(problem, structure, tensors, nests)}
         orders = {nest.choices[0]: nest.counts[0] for nest in nests}
@@ -216,23 +232,26 @@ class Pieces:
         at = tensor.users if tensor.at is None else (tensor.at,)
         users = [self._nest(begun, each, needed).nest for each in at]
         on, options = begun.problem.on, known.homes.options
+        ports = known.homes.ports
         if not tensor.made:  # where it may live is the same whatever the choices of the nests
             places = range(len(needed.choices), len(needed.choices) + len(known.own))
             options = tuple(Option(moved(o.when, tiles, places), o.residency) for o in options)
+            ports = {port: moved(by, tiles, places) for port, by in ports.items()}
         phase = Phase("", tuple(users), {tensor.name: options})
         refused = known.refused if beside is not None else ()
         if some is not None:
             where = np.unravel_index(some, begun.shape)
             on, phase = at_points(on, phase, users, tensor.name, where)
             refused = tuple(pick(mask, where) for mask in refused)
+            ports = {port: pick(by, where) for port, by in ports.items()}
             beside = beside and beside.at(where)
         part = tensor_part(on, phase, tensor.name, what=tensor.what)
         if beside is None:
-            return self.measures.of(part, {}, None, refused)
+            return self.measures.of(part, {}, None, refused, ports)
         room = dict(part.room_bytes)
         for memory in beside.shared.keys() & room.keys():
             room[memory] = np.where(beside.shared[memory], 0.0, room[memory])
-        return self.measures.of(part, room, beside.words, refused)
+        return self.measures.of(part, room, beside.words, refused, ports)
 
     def _home(self, begun: Begun, needed: Needed) -> _Known:
         """Where a tensor may live, whatever it overwrites. Of nests that do not use it, which are
@@ -247,7 +266,7 @@ class Pieces:
             self._nest(begun, at, needed) if tensor.made and at in tensor.users else nest.placed
             for at, nest in enumerate(begun.nests)
         ]
-        homes = find_homes(problem, placed, tensor.name, axes)
+        homes = find_homes(problem, placed, tensor.name, axes, tensor.number)
         phase = Phase("", tuple(p.nest for p in placed), {tensor.name: homes.options})
         own = {n: c for n, c in axes.sizes.items() if n not in begun.tiles and n not in choices}
         waiting = all_waiting(problem.cascade, phase)[tensor.name]
@@ -303,6 +322,30 @@ class Pieces:
             values = values.reshape(len(values), *(1,) * lacking, *values.shape[1:])
             found.append(np.where(when, values, 0.0))
         return np.asarray(sum(found))
+
+    def _loop(
+        self,
+        problem: Problem,
+        structure: Structure,
+        nests: Sequence[Nest],
+        array: str,
+        members: Sequence[int],
+        tiles: int,
+    ) -> Piece:
+        """The time of an array that is a pipelined loop, for all Einsums that are on it: which of
+        them are in one loop is decided between them."""
+        spreads = [nests[at].choices[1] for at in members]
+        choices = tuple(dict.fromkeys(own for own in spreads if own))
+        which = tuple(choices.index(own) if own else None for own in spreads)
+        names = {f"#{number}": name for number, name in enumerate(choices)}
+        numbers = tuple((nests[at].plain, structure.run[at]) for at in members)
+        key = array, numbers, which
+        if key not in self._loops:
+            own = [self._placing.along(nests[at], choices, tiles, True).nest for at in members]
+            values = self.measures.of_loop(array, loop_seconds(problem.on, own))
+            self._loops[key] = _piece(values, list(names), tiles, {})
+            self._bytes += values.nbytes
+        return self._loops[key].called(names)
 
     def _nest(self, begun: Begun, at: int, needed: Needed) -> Placed:
         """A nest along the axes of the choices that matter to a tensor."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from archs import Architecture, ComputeArray
+from archs import Architecture, ComputeArray, Port
 from einsum_cascade import Cascade, Einsum, InputError
 from einsum_cascade.dependencies import dependencies
 from einsum_cascade.shapes import points_in
@@ -67,6 +67,22 @@ class Problem:
     def sides(self) -> tuple[int, ...]:
         """The extents of the arrays."""
         return tuple(sorted({int(s) for a in self.architecture.arrays for s in a.shape}))
+
+    @cached_property
+    def ports(self) -> tuple[str, ...]:
+        """The ports by which any tensor may come and go."""
+        return tuple(port.name for port in free_ports(self.architecture))
+
+    def turns(self, number: int) -> int:
+        """Between how many ports the tensor of this number (in the order of a phase) may choose:
+        where all are alike, those that the tensors before it may take, and one more."""
+        return min(number + 1, len(self.ports)) if self._alike else len(self.ports)
+
+    @cached_property
+    def _alike(self) -> bool:
+        """Whether all of these ports are."""
+        every = [replace(port, name="") for port in free_ports(self.architecture)]
+        return all(port == every[0] for port in every)
 
     @cached_property
     def tiled(self) -> tuple[str, ...]:
@@ -244,12 +260,12 @@ def problem(
 ) -> Problem:
     """The problem of one design point.
 
-    Raises `InputError` for an architecture whose memories have ports.
+    Raises `InputError` where all ports are kept for number formats: the search has words alone.
     """
-    if architecture.memories[0].ports or any(a.loop is not None for a in architecture.arrays):
+    if architecture.memories[0].ports and not free_ports(architecture):
         raise InputError(
-            f"mapper 'search' does not know ports and pipelined loops, which "
-            f"{architecture.name!r} has"
+            f"mapper 'search' needs a port of {architecture.memories[0].name!r} that carries any "
+            f"tensor, and all those of {architecture.name!r} are kept for some (`carries`)"
         )
     sides = sorted({int(s) for a in architecture.arrays for s in a.shape})
     given = {k: int(v) for k, v in shape.items()}
@@ -272,6 +288,11 @@ def problem(
     parts = tuple(lengths[i] for i in first)
     most = _longest(extents)
     return Problem(cascade, architecture, extents, parts, tiles, most, copies, structures)
+
+
+def free_ports(architecture: Architecture) -> tuple[Port, ...]:
+    """The ports of the outermost memory that are kept for no number format."""
+    return tuple(port for port in architecture.memories[0].ports if not port.carries)
 
 
 def _longest(shape: MappingABC[str, Number]) -> dict[str, float]:
@@ -326,4 +347,12 @@ def is_product(einsum: Einsum) -> bool:
     return "mac" in einsum.operations
 
 
-__all__ = ["Problem", "common_ranks", "is_product", "is_simple", "problem", "touched"]
+__all__ = [
+    "Problem",
+    "common_ranks",
+    "free_ports",
+    "is_product",
+    "is_simple",
+    "problem",
+    "touched",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as MappingABC
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -29,10 +29,12 @@ _Options = tuple[Option, ...]
 @dataclass(frozen=True)
 class Homes:
     """Where a tensor may live: one option for each value of a choice. None overwrites another yet;
-    one of the phase's own may be `held` on chip."""
+    one of the phase's own may be `held` on chip. What may be outside comes and goes by one of
+    `ports`, where there are any."""
 
     options: tuple[Option, ...]
     held: Held | None = None
+    ports: MappingABC[str, Mask] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,10 @@ def make_phase(problem: Problem, name: str, placed: Sequence[Placed], axes: Axes
     """The phase of some nests, with each choice picked."""
     nests = tuple(p.nest for p in placed)
     tensors = dict.fromkeys(use.tensor for use in uses(problem.cascade, Phase(name, nests, {})))
-    homes = {tensor: find_homes(problem, placed, tensor, axes) for tensor in tensors}
+    homes = {
+        tensor: find_homes(problem, placed, tensor, axes, number)
+        for number, tensor in enumerate(tensors)
+    }
     result = {tensor: each.options for tensor, each in homes.items()}
     held = {tensor: each.held for tensor, each in homes.items() if each.held is not None}
     for tensor, old in overwriting(problem, nests, held):
@@ -61,12 +66,16 @@ def make_phase(problem: Problem, name: str, placed: Sequence[Placed], axes: Axes
                 (np.logical_not(taken), option.residency),
             )
         )
-    return Phase(name, nests, {tensor: _used(options) for tensor, options in result.items()})
+    ports = {t: port for t, each in homes.items() for port, by in each.ports.items() if np.any(by)}
+    kept = {tensor: _used(options) for tensor, options in result.items()}
+    return Phase(name, nests, kept, ports=ports)
 
 
-def find_homes(problem: Problem, placed: Sequence[Placed], tensor: str, axes: Axes) -> Homes:
-    """Where a tensor of some nests may live. Of nests that do not use it, only the array matters,
-    and the loops that are shared."""
+def find_homes(
+    problem: Problem, placed: Sequence[Placed], tensor: str, axes: Axes, number: int
+) -> Homes:
+    """Where a tensor of some nests (the one of this `number`) may live. Of nests that do not use
+    it, only the array matters, and the loops that are shared."""
     bare = Phase("", tuple(p.nest for p in placed), {})
     own = list(uses(problem.cascade, bare, tensor))
     writers = [u for u in own if u.writes]
@@ -78,7 +87,11 @@ def find_homes(problem: Problem, placed: Sequence[Placed], tensor: str, axes: Ax
         found = Homes(_output(problem, bare, writers[0], readers, axes))
     else:
         found = _between(problem, bare, writers[0], readers, axes, placed[0].outer)
-    return replace(found, options=_used(found.options))
+    options, home = _used(found.options), problem.architecture.memories[0].name
+    if not problem.ports or all(option.residency.home != home for option in options):
+        return replace(found, options=options)
+    which = axes.which(f"port {tensor}", problem.turns(number))
+    return replace(found, options=options, ports=dict(zip(problem.ports, which, strict=False)))
 
 
 def overwriting(

@@ -127,7 +127,8 @@ def _trees(
                 fresh = [o for o, left in zip(orders, cut, strict=True) if len(o) == len(left)]
                 wanted.append(fresh or list(dict.fromkeys(cut)))
             for inner in _combined(wanted):
-                yield run, outer, inner
+                if all(_follow(problem, (*outer, *ranks)) for ranks in inner):
+                    yield run, outer, inner
 
 
 def _repeated(outer: Sequence[str], inner: Sequence[str]) -> int:
@@ -221,9 +222,15 @@ def _orders(
     first = [*batch, *others[:fixed]]
     for some in permutations([*bound, *others[fixed:]]):
         order = tuple(rank for group in (*first, *some) for rank in group)
-        outside = {rank: order[:at] for at, rank in enumerate(order)}
-        if not any(exchanges_along(cascade, t, r) for t in steps for r in outside[t]):
+        if _follow(problem, order):
             yield order
+
+
+def _follow(problem: Problem, order: Sequence[str]) -> bool:
+    """Whether no iterated rank is inside of one along which its steps exchange values."""
+    cascade = problem.cascade
+    steps = [(at, rank) for at, rank in enumerate(order) if cascade.ranks[rank].iterative]
+    return not any(exchanges_along(cascade, t, r) for at, t in steps for r in order[:at])
 
 
 def _moved(problem: Problem, einsums: Sequence[Einsum], rank: str) -> object:
@@ -243,8 +250,10 @@ def _words_in_place(problem: Problem, einsums: Sequence[Einsum], rank: str) -> f
 
 def _is_batch(problem: Problem, einsums: Sequence[Einsum], rank: str) -> bool:
     """Whether a rank moves every tensor of the phase: then nothing is shared along it, and no loop
-    order, tile or memory can make a use of two of its coordinates at once."""
-    if problem.cascade.ranks[rank].iterative:
+    order, tile or memory can make a use of two of its coordinates at once. Not where steps of an
+    iteration exchange values along it: it lies inside of that."""
+    steps = {r for e in einsums for r in e.ranks if problem.cascade.ranks[r].iterative}
+    if rank in steps or any(exchanges_along(problem.cascade, t, rank) for t in steps):
         return False
     for einsum in einsums:
         for use in touched(problem.cascade, einsum.name):

@@ -98,13 +98,24 @@ def trees(draw, path=(), depth=0):
     return path, own, children
 
 
+def dissolved(children):
+    """Loops inside of another one: what is in a loop of one iteration stands in its place."""
+    for child in children:
+        path, _, inside = child
+        if path[-1].extent > 1:
+            yield child
+        else:
+            yield from dissolved(inside)
+
+
 def walk(node, pipeline):
-    """Runs the loops of a tree; a node without children is an iteration, whatever is in it."""
+    """Runs the loops of a tree; what has no loop inside is an iteration, whatever is in it."""
     path, _, children = node
-    for _ in range(int(path[-1].extent)):
-        if not children:
+    for _ in range(int(path[-1].extent) if path else 1):
+        inside = list(dissolved(children))
+        if not inside:
             pipeline.iteration()
-        for child in children:
+        for child in inside:
             walk(child, pipeline)
 
 
@@ -122,16 +133,56 @@ def test_einsums_that_share_all_their_loops_with_others_are_one_loop(tree, inter
         return
     random.shuffle(nests)
     pipeline = Pipeline(interval, depth)
-    for child in tree[2]:
-        walk(child, pipeline)
+    walk(tree, pipeline)
     mapped = [EinsumMapping(f"Y{i}", "a", n, len(n)) for i, n in enumerate(nests)]
     found = cycles_of(architecture(array("a", interval, depth)), independent(len(nests)), *mapped)
     assert found.latency_s == pipeline.empty
-    leaves = {tuple(loop.name for loop in nest) for nest in nests}
+    leaves = {tuple(loop.name for loop in nest if loop.extent > 1) for nest in nests}
     leaves = {n for n in leaves if not any(o[: len(n)] == n and o != n for o in leaves)}
     along = carried(architecture(array("a", 1, 1)), Phase("p", tuple(mapped), {}))
     assert len(mapped) - len(along) == len(leaves)
-    assert not set(along.values()) & set(along)
+    assert not {loop for loops in along.values() for loop in loops} & set(along)
+
+
+@given(st.lists(st.lists(st.integers(1, 3), min_size=3, max_size=3), min_size=2, max_size=2))
+def test_at_each_point_loops_are_one_where_the_others_have_one_iteration(extents):
+    """Two Einsums share a loop and have one each of their own."""
+    hardware = architecture(array("a", 2, 3))
+
+    def latency(shared, one, other):
+        nests = [
+            EinsumMapping(f"Y{i}", "a", (Loop("r", "R", shared), Loop(f"r{i}", "R", own)), 1)
+            for i, own in enumerate((one, other))
+        ]
+        return cycles_of(hardware, independent(2), *nests).latency_s
+
+    def by_hand(shared, one, other):
+        alone = [own for own in (one, other) if own > 1]
+        return 2 * (shared * sum(alone) if alone else shared) + (3 - 2)
+
+    points = [np.array(each, dtype=float) for each in zip(*extents, strict=True)]
+    assert latency(*points).tolist() == [by_hand(*each) for each in extents]
+
+
+@given(trees(), st.integers(1, 4), st.integers(0, 9))
+def test_loops_of_one_iteration_cost_nothing(tree, interval, depth):
+    nests = list(nests_of(tree))
+    if not nests:
+        return
+    hardware = architecture(array("a", interval, depth))
+    mapped = [EinsumMapping(f"Y{i}", "a", n, len(n)) for i, n in enumerate(nests)]
+    named = [  # names that stay apart when loops outside are left out
+        [
+            replace(loop, name=f"{[lp.name for lp in n[:at]]} {loop.name}")
+            for at, loop in enumerate(n)
+        ]
+        for n in nests
+    ]
+    fewer = [tuple(loop for loop in n if loop.extent > 1) for n in named]
+    without = [EinsumMapping(f"Y{i}", "a", n, len(n)) for i, n in enumerate(fewer)]
+    cascade = independent(len(nests))
+    found = cycles_of(hardware, cascade, *mapped).latency_s
+    assert found == cycles_of(hardware, cascade, *without).latency_s
 
 
 def test_loops_are_one_only_where_they_are_shared_and_on_one_array():

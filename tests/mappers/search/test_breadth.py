@@ -71,9 +71,9 @@ def edp(mapper, cascade, on, shape):
     return found.latency_s[0] * found.energy_pj[0] if found.infeasible[0] is None else np.inf
 
 
-def checked(cascade, on, shape):
+def checked(cascade, on, shape, **options):
     """The product of energy and latency of what the search finds, which the simulator allows."""
-    found = optimum(Options(compare=False), cascade, on, shape)
+    found = optimum(Options(compare=False, **options), cascade, on, shape)
     real = evaluate(found.mappings[0])
     assert real.infeasible[0] is None
     report = found.report

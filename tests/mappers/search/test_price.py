@@ -42,6 +42,54 @@ TWO_LEVELS = {
     },
 }  # fmt: skip
 
+LOOPS = {
+    "name": "loops",
+    "kind": "fpga-template",
+    "clock_hz": "100 MHz",
+    "word_bytes": 2,
+    "power_w": 3,
+    "memories": {
+        "DRAM": {
+            "bandwidth_bytes_per_s": "1 GB/s", "read_energy_pj": 7, "write_energy_pj": 9,
+            "latency_cycles": 50,
+            "ports": {
+                "first": {"kernel_bits": 128, "memory_bits": 64, "single_beat_cycles": 5},
+                "second": {"kernel_bits": 128, "memory_bits": 64, "single_beat_cycles": 5},
+                "narrow": {"kernel_bits": 64, "memory_bits": 64, "single_beat_cycles": 3},
+            },
+        },
+        "rows": {
+            "size_bytes": 1500, "bandwidth_bytes_per_s": "3 GB/s", "read_energy_pj": 2,
+            "write_energy_pj": 3,
+        },
+    },
+    "arrays": {
+        "products": {
+            "shape": [4, 2],
+            "loop": {"interval_cycles": 1, "depth_cycles": 9},
+            "operations": ["mac", "mul"],
+        },
+        "rest": {
+            "shape": [4],
+            "loop": {"interval_cycles": 2, "depth_cycles": 20},
+            "operations": ["mac", "mul", "add", "sub", "exp", "div", "max", "sqrt"],
+        },
+    },
+    "links": [{"from": "products", "to": "rest"}],
+}  # fmt: skip
+"""Pipelined loops behind ports of two kinds."""
+
+ALIKE = {
+    **LOOPS,
+    "memories": {
+        **LOOPS["memories"],
+        "DRAM": {
+            **LOOPS["memories"]["DRAM"],
+            "ports": {name: LOOPS["memories"]["DRAM"]["ports"]["first"] for name in "abcd"},
+        },
+    },
+}
+
 
 def alive(costs, part):
     return np.ones(len(costs), dtype=bool)
@@ -79,6 +127,11 @@ def costs_of(opened, measures, at, code):
         ("attention-3pass", SMALL, [(), ("QK", "SN")]),
         ("attention-3pass", WHOLE, [()]),
         ("attention-1pass", SMALL, [()]),
+        ("attention-2pass", SMALL, [()]),
+        ("attention-3pass", LOOPS, [(), ("QK", "SN")]),
+        ("attention-1pass", ALIKE, [()]),
+        ("causal-attention", LOOPS, [()]),
+        ("edge-moe-attention", LOOPS, [()]),
         ("attention-3pass-deferred", TWO_LEVELS, [()]),
         ("causal-attention", SMALL, [()]),
     ],
