@@ -31,7 +31,9 @@ def test_no_worse_than_the_mapper_of_the_template():
 
 def test_every_mapping_costs_what_the_search_says_and_is_read_back():
     on, cascade = load_architecture(LOOPS).resolve({}), workloads.cascade("attention-3pass")
-    found = front(Options(structures=64, recompute=False), cascade, on, SHAPE, ("latency_s", "buffer_bytes"))
+    found = front(
+        Options(structures=64, recompute=False), cascade, on, SHAPE, ("latency_s", "buffer_bytes")
+    )
     assert len(found.mappings) > 1
     for mapping, costs in zip(found.mappings, found.costs, strict=True):
         real = evaluate(mapping)
