@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -76,14 +77,16 @@ class Searched:
 class Space:
     """One cascade (of several rewrites): its runs with what was found for them.
 
-    `listed` are the structures of each run with what they cost at least, `bounds` rows that say
-    what each run costs at least (by the tiles of the cascade's own), `ahead` what mappings that
-    have the run do; none of those with a run that is `useless` is better than what was found.
+    `listed` are the structures of each run with what they cost at least (`all_listed`: of all that
+    there are), `bounds` rows that say what each run costs at least (by the tiles of the cascade's
+    own), `ahead` what mappings that have the run do; none of those with a run that is `useless` is
+    better than what was found.
     """
 
     problem: Problem
     about: tuple[str, ...]
     listed: dict[Run, list[tuple[Structure, np.ndarray]]] = field(default_factory=dict)
+    all_listed: bool = False
     bounds: dict[tuple[Run, int | None], np.ndarray] = field(default_factory=dict)
     around: dict[tuple[Run, int | None], np.ndarray] = field(default_factory=dict)
     ahead: dict[Run, np.ndarray] = field(default_factory=dict)
@@ -110,9 +113,25 @@ class Space:
         """Whether a run has been looked at."""
         return (run, self.parts(run)[0]) in self.fronts
 
-    def list_runs(self, goal: Goal, whole: bool) -> None:
-        """Find the structures of all runs (or that of all Einsums), with bounds."""
-        for run in [self.whole] if whole else runs_of(self.problem):
+    def list_first(self, goal: Goal, limits: Limits) -> None:
+        """Find the structures, with bounds, of what is quick to search and enough for a mapping:
+        one phase, or of many Einsums each by itself, as far as it can be."""
+        first = [self.whole]
+        if len(self.problem.order) > _LONG and not limits.whole:
+            cut = sorted({at for run in runs_of(self.problem) for at in run})
+            first = list(pairwise(cut))
+        self._list(goal, limits, first)
+
+    def list_all(self, goal: Goal, limits: Limits) -> None:
+        """Those of all other runs (or that of all Einsums)."""
+        self._list(goal, limits, [self.whole] if limits.whole else runs_of(self.problem))
+        self.all_listed = True
+        self.look_around(goal)
+
+    def _list(self, goal: Goal, limits: Limits, runs: Sequence[Run]) -> None:
+        for run in runs:
+            if run in self.listed or limits.stopped():
+                continue
             found = list(structures(self.problem, self.problem.order[run[0] : run[1]]))
             if not found:
                 continue
@@ -124,10 +143,13 @@ class Space:
         self.look_around(goal)
 
     def look_around(self, goal: Goal) -> None:
-        """Bound what is around each run, by what is known of the others."""
-        count = len(self.problem.order)
-        self.around = {(self.whole, None): np.zeros((1, len(goal.columns)))}
-        for part in self.every_part:
+        """Bound what is around each run, by what is known of the others; before all runs are
+        listed, by nothing."""
+        count, nothing = len(self.problem.order), np.zeros((1, len(goal.columns)))
+        self.around = {(self.whole, None): nothing}
+        if not self.all_listed:
+            self.around = dict.fromkeys(self.bounds, nothing)
+        for part in self.every_part if self.all_listed else ():
             phases = {run: rows for (run, own), rows in self.bounds.items() if own == part}
             for run, rows in bounds_around(count, phases, goal.columns).items():
                 self.around[run, part] = rows
@@ -168,19 +190,27 @@ def search(spaces: Sequence[Space], goal: Goal, limits: Limits | None = None) ->
     limits = limits or Limits()
     result = Searched(goal, Count(), 0, np.zeros((0, len(goal.columns))), [], True)
     pieces = Pieces(measures_of(spaces[0].problem.architecture, goal.columns))
+    spaces[0].list_first(goal, limits)
+    _search_ahead(spaces[:1], pieces, limits, result)  # to list all takes long: first, anything
     for space in spaces:
-        space.list_runs(goal, limits.whole)
-        result.runs += len(space.listed)
-    while ahead := _ahead(spaces, goal, result):
-        shuffled = limits.shuffled if len(result.costs) else None  # first, anything at all
-        _, space, run = shuffled.choice(ahead) if shuffled else ahead[0]
-        _search_run(space, run, pieces, limits, result)
-        if limits.reached(result.count):
-            result.complete = False
-            break
+        if not limits.reached(result.count):
+            space.list_all(goal, limits)
+    _search_ahead(spaces, pieces, limits, result)
+    result.complete = not limits.reached(result.count)
+    result.runs = sum(len(space.listed) for space in spaces)
     searched = sum(len({run for run, _ in each.fronts}) for each in spaces)
     result.runs_bounded = result.runs - searched - len(_ahead(spaces, goal, result))
     return result
+
+
+def _search_ahead(
+    spaces: Sequence[Space], pieces: Pieces, limits: Limits, result: Searched
+) -> None:
+    """Search what is listed, as long as it may be part of something better."""
+    while not limits.reached(result.count) and (ahead := _ahead(spaces, result.goal, result)):
+        shuffled = limits.shuffled if len(result.costs) else None  # first, anything at all
+        _, space, run = shuffled.choice(ahead) if shuffled else ahead[0]
+        _search_run(space, run, pieces, limits, result)
 
 
 def _ahead(
