@@ -64,7 +64,7 @@ def mappings_of(
     """
     grid = narrowed(experiment, first_of_each(experiment, chosen))
     for design in grid.designs:
-        front = tuple(columns) or _several(design)
+        front = tuple(columns) or design.objectives
         if front and mappers.searching(design.mapper) is None:
             names = [n for n in mappers.list_mappers() if mappers.searching(n) is not None]
             raise InputError(
@@ -75,12 +75,6 @@ def mappings_of(
         points = points_of(grid)
         for at in range(len(points)):
             yield _at(experiment, grid, design, points[np.array([at])], front)
-
-
-def _several(design: Design) -> tuple[str, ...]:
-    """The objectives of a design, where it has several."""
-    objective = getattr(design.options, "objective", "")
-    return () if isinstance(objective, str) else tuple(objective)
 
 
 def _at(

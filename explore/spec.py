@@ -37,6 +37,12 @@ class Design:
     place: Place
     shape_places: Mapping[str, Place] = field(default_factory=dict)
 
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The columns of the front that its mapper looks for, if that is what it does."""
+        objective = getattr(self.options, "objective", "")
+        return () if isinstance(objective, str) else tuple(objective)
+
 
 @dataclass(frozen=True)
 class Grid:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,17 +86,24 @@ def sweep_command(
             raise typer.Exit(INTERRUPTED) from None
         removed = store.prune(read_manifest(folder)["parts"]) if prune else 0
     seconds = time.perf_counter() - begin
-    _print_end(folder, progress, removed, seconds)
+    sampling = experiment.schema.sampling
+    asked = sampling.columns if sampling is not None and sampling.columns != "all" else []
+    _print_end(folder, progress, removed, seconds, asked)
 
 
-def _print_end(folder: Path, progress: Progress, removed: int, seconds: float) -> None:
+def _print_end(
+    folder: Path, progress: Progress, removed: int, seconds: float, asked: Sequence[str]
+) -> None:
     import polars as pl
 
     from explore.sweeps.read import results
 
-    rows, feasible = results(folder).scan().select(
-        pl.len(), pl.col("reason").null_count().alias("feasible")
-    ).collect(engine="streaming").row(0)  # fmt: skip
+    every = results(folder)
+    named = [name for name in asked if name in every.schema]
+    counts = (pl.len(), pl.col("reason").null_count().alias("feasible"))
+    empty = [(pl.col(name).null_count() == pl.len()).alias(name) for name in named]
+    end = every.scan().select(*counts, *empty).collect(engine="streaming").row(0, named=True)
+    rows, feasible = end["len"], end["feasible"]
     kept = f", {progress.kept:,} were there before" if progress.kept else ""
     typer.echo(f"{progress.evaluated:,} points evaluated in {seconds:.1f} s{kept}")
     typer.echo(f"{rows:,} rows in {folder}, {rows - feasible:,} of them infeasible")
@@ -104,6 +111,13 @@ def _print_end(folder: Path, progress: Progress, removed: int, seconds: float) -
         typer.echo(f"{removed} parts of former specs removed")
     if not rows:
         typer.echo("no point meets all conditions of sampling.require")
+    for name in (name for name in named if feasible and end[name]):
+        typer.echo(f"note: no point has the column {name!r} of sampling.columns")
+    if rows and not feasible:
+        reasons = every.scan().select(pl.col("reason").value_counts(sort=True))
+        most = reasons.head(1).unnest("reason").collect(engine="streaming")
+        text, count = most.row(0)
+        typer.echo(f"the reason of {count:,} of them: {text}")
     if not feasible:
         raise typer.Exit(NOTHING_FEASIBLE)
 

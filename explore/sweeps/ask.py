@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from einsum_cascade.source import InputError
+from einsum_cascade.source import InputError, Place
 from explore.spec import Experiment
 from explore.sweeps.driver import Evaluator, Progress, manifest
 from explore.sweeps.filters import column_of, compiled
@@ -64,6 +64,7 @@ def search(
     data = [packed(unit) for unit in every]
     unit_keys = [unit_key(unit) for unit in every]
     contexts = [context_key(unit) for unit in every]
+    place = experiment.document.place("sampling", "objectives")
     known, idle = _Known({}, []), 0
     while len(known.values) < total and idle < _IDLE:
         trials = [study.ask() for _ in range(sampling.batch)]
@@ -83,7 +84,7 @@ def search(
             _evaluate(store, evaluate, [job for _, job in jobs], progress)
             write_manifest(store.folder, manifest(experiment, every, known.keys))
         for i, job in jobs:
-            _learn(known, i, job, every[i], store)
+            _learn(known, i, job, every[i], store, place)
         for trial, point in zip(trials, points, strict=True):
             values = known.values.get(point)
             if values is None:
@@ -164,7 +165,7 @@ def _evaluate(store: Store, evaluate: Evaluator, jobs: Sequence[Job], progress: 
         progress.add(counts[done.key], done)
 
 
-def _learn(known: _Known, number: int, job: Job, unit: Unit, store: Store) -> None:
+def _learn(known: _Known, number: int, job: Job, unit: Unit, store: Store, place: Place) -> None:
     """The objectives of the points of a part, the sum over kernels where there are several.
 
     Points that a condition excludes have no rows: they are known to be nothing.
@@ -178,17 +179,23 @@ def _learn(known: _Known, number: int, job: Job, unit: Unit, store: Store) -> No
     known.values |= dict.fromkeys(points, None)
     if not len(kept):
         return
-    found = _objectives(table, unit).reshape(len(unit.grid.kernels), len(kept), -1).sum(axis=0)
+    each = _objectives(table, unit, place)
+    found = each.reshape(len(unit.grid.kernels), len(kept), -1).sum(axis=0)
     for index, values in zip(kept, found, strict=True):
         if np.isfinite(values).all():
             known.values[points[index]] = values.tolist()
 
 
-def _objectives(table: pl.DataFrame, unit: Unit) -> Any:
+def _objectives(table: pl.DataFrame, unit: Unit, place: Place) -> Any:
     numbers = [name for name, kind in table.schema.items() if kind.is_numeric()]
     for rule in unit.sampling.objectives:
         for name in sorted(rule.names):
-            column_of(name, numbers, "sampling.objectives")
+            try:
+                column_of(name, numbers, "sampling.objectives")
+            except InputError as error:
+                raise InputError(
+                    error.message, place, allowed=error.allowed, found=error.found
+                ) from None
     columns = [
         compiled(rule, numbers).alias(f"{i}") for i, rule in enumerate(unit.sampling.objectives)
     ]

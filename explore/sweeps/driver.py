@@ -75,6 +75,14 @@ def run_sweep(
     """
     sampling = experiment.schema.sampling or SamplingSchema()
     every = units(experiment)
+    for unit in every:
+        if columns := unit.design.objectives:
+            raise InputError(
+                f"design {unit.design.name!r} has a front of mappings at each point, not one: "
+                f"`explore mapping SPEC --front {','.join(columns)}` lists it; here name one "
+                "objective",
+                unit.design.place,
+            )
     if sampling.kind == "search":
         from explore.sweeps.ask import search
 

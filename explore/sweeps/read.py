@@ -50,8 +50,13 @@ class Results:
 
         found = self.scan()
         for column, wanted in texts.items():
-            if wanted:
-                found = found.filter(pl.col(column).is_in(list(wanted)))
+            if not wanted:
+                continue
+            there = self.scan().select(pl.col(column).unique()).collect(engine="streaming")
+            for name in set(wanted) - set(there[column]):
+                allowed = sorted(there[column].drop_nulls())
+                raise InputError(f"--{column}: no point of {name!r}", allowed=allowed, found=name)
+            found = found.filter(pl.col(column).is_in(list(wanted)))
         for text in conditions:
             rule = parsed(text, self.numbers, "--where", condition=True)
             found = found.filter(compiled(rule, self.numbers))
@@ -71,6 +76,8 @@ def results(folder: Path) -> Results:
     """The results in a folder. Raises `InputError` when there are none that can be read."""
     import polars as pl
 
+    if folder.is_file():
+        raise InputError(f"{str(folder)!r} is a file: give the folder of a sweep, or of a run")
     if not (folder / MANIFEST).exists() and (folder / "results.parquet").is_file():
         files = [folder / "results.parquet"]
         names, by, missing = [], "latency_s", 0

@@ -74,6 +74,11 @@ def _objective(raw: Any) -> Any:
     return tuple(raw) if isinstance(raw, list) else raw
 
 
+def _counted(raw: Any) -> Any:
+    """A number, or one such as 20K."""
+    return int(found) if isinstance(raw, str) and (found := parse_quantity(raw)) % 1 == 0 else raw
+
+
 class Options(BaseModel):
     """`objective`: what is minimized; of several columns there is no best but a front.
 
@@ -96,7 +101,7 @@ class Options(BaseModel):
     compare: bool = True
     fusion: Literal["any", "whole"] = "any"
     structures: int = Field(default=STRUCTURES, ge=0)
-    budget: int | None = Field(default=None, ge=1)
+    budget: Annotated[int | None, BeforeValidator(_counted)] = Field(default=None, ge=1)
     seed: int | None = None
 
 

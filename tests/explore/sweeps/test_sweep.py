@@ -436,6 +436,39 @@ def test_commands_on_a_sweep_and_on_a_run(undisturbed, tmp_path):
     assert "576 equal" in done.output.replace(" 0 ", "")
 
 
+def test_commands_say_what_is_wrong(undisturbed, tmp_path):
+    runner = CliRunner()
+    done = runner.invoke(app, ["top", str(undisturbed), "--design", "Our"])
+    assert "no point of 'Our'" in str(done.exception)
+    assert "did you mean 'Ours'" in str(done.exception)
+    done = runner.invoke(app, ["diff", str(undisturbed), str(write(tmp_path))])
+    assert "is a file: give the folder of a sweep" in str(done.exception)
+    small = SPEC.replace("[2 KiB, 4 MiB]", "2 KiB").replace("[1K, 4K, 16K]", "1K")
+    spec = write(tmp_path, small.replace("chunk: 24", "columns: [util_2d, utl]"))
+    done = runner.invoke(app, ["sweep", str(spec), "--out", str(tmp_path / "none")])
+    assert done.exit_code == 3
+    assert "the reason of " in done.output
+    assert "buffer" in done.output[done.output.index("the reason of ") :]
+    spec = write(tmp_path, small.replace("2 KiB", "4 MiB").replace("chunk: 24", "columns: [utl]"))
+    done = runner.invoke(app, ["sweep", str(spec), "--out", str(tmp_path / "some")])
+    assert "note: no point has the column 'utl' of sampling.columns" in done.output
+
+
+def test_what_a_sweep_cannot_be_is_said_before_anything_is_evaluated(tmp_path):
+    text = SPEC.replace(
+        "mapper: fusemax}", "mapper: {name: search, objective: [latency_s, energy_pj]}}"
+    )
+    with pytest.raises(InputError, match="--front latency_s,energy_pj") as error:
+        swept(write(tmp_path, text), tmp_path / "out")
+    assert error.value.place.line == 8
+    pytest.importorskip("optuna")
+    asked = "sampling: {kind: search, points: 4, batch: 4,\n  objectives: [latencys]}\n"
+    text = SPEC.replace("sampling: {chunk: 24}\n", asked)
+    with pytest.raises(InputError, match="unknown column 'latencys'") as error:
+        swept(write(tmp_path, text), tmp_path / "out")
+    assert error.value.place.line == 15
+
+
 def test_a_search_finds_the_front_and_repeats_no_point(tmp_path):
     pytest.importorskip("optuna")
     text = SPEC[: SPEC.index("sampling")].replace("[attention, encoder]", "attention") + (

@@ -6,6 +6,7 @@ import signal
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 import mappers.search.engine as engine
 from archs import load_architecture
@@ -113,3 +114,9 @@ def test_the_handler_of_somebody_else_stays():
         assert seen == [1]
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_budget_is_a_number():
+    assert Options(budget="20K").budget == 20 * 1024
+    with pytest.raises(ValidationError):
+        Options(budget=0)
