@@ -18,7 +18,7 @@ from einsum_cascade.expression import Expression
 from einsum_cascade.shapes import own_extents
 from einsum_cascade.source import InputError, Place
 from explore.networks import network_evaluation
-from explore.points import Points
+from explore.points import Points, product
 from explore.schema import LARGEST, GrowSchema
 from explore.spec import Design, Grid
 from sim import Evaluation, combine, evaluate
@@ -36,15 +36,17 @@ def points_of(grid: Grid) -> Points:
     """All combinations, models outermost, then swept values, batch sizes, sequence lengths."""
     axes: list[Array] = [np.arange(len(grid.models)), *map(np.asarray, grid.sweep.values())]
     axes += [np.asarray(grid.batch), np.asarray(grid.seq_len)]
-    model, *swept, batch, seq_len = (a.ravel() for a in np.meshgrid(*axes, indexing="ij"))
-    return Points(model, seq_len, batch, dict(zip(grid.sweep, swept, strict=True)))
+    names = ["model", *grid.sweep, "batch", "seq_len"]
+    values = product([{name: each} for name, each in zip(names, axes, strict=True)])
+    return Points(values.pop("model"), values.pop("seq_len"), values.pop("batch"), values)
 
 
 @dataclass(frozen=True)
 class DesignResult:
     """A design at all points of a grid: swept and derived values, an evaluation a kernel.
 
-    `unmet` says for each point which rule of the spec could not be met there, or is None.
+    The points are flat, and so are all arrays that say something of them. `unmet` says for each
+    point which rule of the spec could not be met there, or is None.
     `failed` says whether there are points that cannot even be placed; `refusal` is the error of a
     design that can be placed at none.
     """
@@ -80,11 +82,21 @@ def evaluate_design(grid: Grid, design: Design, accounting: str) -> DesignResult
 
 
 def evaluate_together(grid: Grid, design: Design, points: Points, accounting: str) -> DesignResult:
-    """A design at points in one call. Raises `InputError` when one of them cannot be placed."""
+    """A design at points in one call. Raises `InputError` when one of them cannot be placed.
+
+    Those of a whole grid are placed as such where the mapper takes them so, else one by one.
+    """
+    if not mappers.takes_grids(design.mapper) or "network" in grid.kernels:
+        points = points.flat
     values, unmet = settled(grid, design, points, accounting)
     kernels = _kernels(grid, design, points, accounting, values)
-    full = {name: np.broadcast_to(value, (len(points),)) for name, value in values.items()}
-    return DesignResult(design, points, full, kernels, unmet)
+    return DesignResult(
+        design,
+        points.flat,
+        {name: np.broadcast_to(v, points.shape).reshape(-1) for name, v in values.items()},
+        {kernel: found.flat(points.shape) for kernel, found in kernels.items()},
+        unmet.reshape(-1),
+    )
 
 
 def evaluate_points(
@@ -106,6 +118,7 @@ def evaluate_points(
         return together(grid, design, points, accounting)
     except InputError as error:
         first = error
+    points = points.flat
 
     def failure(chosen: Array) -> InputError | None:
         try:
@@ -114,6 +127,8 @@ def evaluate_points(
             return error
         return None
 
+    # a message may quote an array: a flat one, as those of parts do
+    first = failure(np.arange(count)) or first
     reasons = np.full(count, None, dtype=object)
     for chosen, refused in refused_points(points, np.arange(count), first, failure):
         reasons[chosen] = refused.message
@@ -198,7 +213,7 @@ def extents_at(grid: Grid, points: Points) -> dict[str, Array]:
         name: np.array([getattr(model, name) for model in grid.models])[points.model]
         for name in ("D", "H", "G", "E", "F", "S")
     }
-    queries = points.seq_len if grid.queries == "seq_len" else np.full(len(points), grid.queries)
+    queries = points.seq_len if grid.queries == "seq_len" else np.asarray(grid.queries)
     return table | {
         "B": points.batch,
         "M": points.seq_len,
@@ -216,7 +231,7 @@ def settled(
     Beside them, for each point, the rule that never held there, or None.
     """
     values: dict[str, Array] = dict(points.swept)
-    unmet = np.full(len(points), None, dtype=object)
+    unmet = np.full(points.shape, None, dtype=object)
     for name, rule in grid.derive.items():
         grows = isinstance(rule, GrowSchema)
         formula = rule.start if grows else rule
@@ -272,14 +287,14 @@ def _grown(
 
     Beside it, the points at which it never does: they are rows with a reason, not the run's end.
     """
-    value = np.broadcast_to(np.asarray(start, dtype=np.float64), (len(points),)).copy()
-    open_points = np.ones(len(points), dtype=bool)
+    value = np.broadcast_to(np.asarray(start, dtype=np.float64), points.shape).copy()
+    open_points = np.ones(points.shape, dtype=bool)
     for doubling in range(rule.at_most + 1):
         trial = {**values, name: value}
         found = _attention(grid, design, points, accounting, trial)
         names = {**names_at(grid, design, points, trial), **result_names(found)}
         feasible = ~np.isnan(found.latency_s)
-        holds = np.zeros(len(points), dtype=bool)
+        holds = np.zeros(points.shape, dtype=bool)
         filled = {k: np.nan_to_num(np.asarray(v, dtype=np.float64)) for k, v in names.items()}
         holds |= feasible & np.asarray(_of(rule.double_until, filled, grid, name), dtype=bool)
         open_points &= ~holds
@@ -356,8 +371,9 @@ def attention_problem(
             rank = name.removeprefix("shape.")
             symbols[rank] = _extent(rank, value, grid.places[name])
     known = {k: v for k, v in symbols.items() if k in cascade.ranks or k in cascade.parameters}
-    shape = {k: np.broadcast_to(v, (len(points),)) for k, v in known.items()}
-    return design_architecture(design, values), shape
+    if points.is_flat:  # each extent at each point, for a mapper that goes from one to the next
+        known = {k: np.broadcast_to(v, points.shape) for k, v in known.items()}
+    return design_architecture(design, values), known
 
 
 def _extent(rank: str, value: Array, place: Place) -> Array:
@@ -407,7 +423,7 @@ def linear_evaluation(
 def linear_mapping(
     grid: Grid, architecture: Architecture, points: Points, design: Design | None = None
 ) -> PlacedMapping:
-    """How the linear layers are placed: design points are [layer, point].
+    """How the linear layers are placed: design points are [layer, *points].
 
     By the design's mapper if that places all kernels, else each by a search of its own.
     """
@@ -423,5 +439,5 @@ def linear_mapping(
         options,
         cascade=_linear_cascade(),
         architecture=architecture,
-        shape={"R": rows[None, :], "K": inputs[:, points.model], "N": outputs[:, points.model]},
+        shape={"R": rows[None], "K": inputs[:, points.model], "N": outputs[:, points.model]},
     )

@@ -53,8 +53,8 @@ def figures_of(
 ) -> dict[str, pl.Series]:
     """The figures of a kernel at the points of a result, by the names of their columns.
 
-    All that there are, or those of `kept` (null where there is no such figure), and `bottleneck`,
-    `mapping` and `reason`. At an infeasible point they are null but for its area and resources.
+    All that there are and `mapping`, or those of `kept` (null where there is no such figure), and
+    `bottleneck` and `reason`. At an infeasible point they are null but for its area and resources.
     """
     import polars as pl
 
@@ -68,14 +68,19 @@ def figures_of(
         named |= {f"kernel_{name.replace(' ', '_')}_s": seconds for name, seconds in each}
     sizes = {"area_um2", *(kind.lower() for kind in found.resources)}
     columns = {}
-    for name in named if kept is None else kept:
+    for name in named if kept is None else [name for name in kept if name != "mapping"]:
         value = named.get(name, np.nan)
         known = value if name in sizes or not bad.any() else np.where(bad, np.nan, value)
         columns[name] = numbers(np.broadcast_to(known, bad.shape))
     # a design that can be placed nowhere has no terms to compare
-    bottleneck = np.where(bad, None, found.bottleneck if found.latency_terms_s else None)
-    texts = {"bottleneck": bottleneck, "mapping": found.mapping_notes, "reason": reasons}
-    return columns | {n: pl.Series(t.tolist(), dtype=pl.String) for n, t in texts.items()}
+    terms = [*found.latency_terms_s, None]
+    largest = np.where(bad, len(terms) - 1, found.largest_term if len(terms) > 1 else 0)
+    columns["bottleneck"] = pl.Series(terms, dtype=pl.String).gather(largest)
+    if kept is None or "mapping" in kept:
+        columns["mapping"] = pl.Series(found.mapping_notes.tolist(), dtype=pl.String)
+    nothing = pl.repeat(None, len(bad), dtype=pl.String, eager=True)
+    columns["reason"] = pl.Series(reasons.tolist(), dtype=pl.String) if bad.any() else nothing
+    return columns
 
 
 def numbers(values: Any) -> pl.Series:

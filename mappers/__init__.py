@@ -70,6 +70,14 @@ def uses_all_memories(name: str) -> bool:
     return bool(getattr(_module(name), "ALL_MEMORIES", False))
 
 
+def takes_grids(name: str) -> bool:
+    """Whether a mapper takes the points of a grid as arrays that broadcast together.
+
+    Each then has the dimensions along which it varies. Else all have one, with an entry a point.
+    """
+    return bool(getattr(_module(name), "GRIDS", False))
+
+
 def searching(name: str) -> Any:
     """The module of a mapper that searches one design point by itself, None of any other.
 
@@ -149,4 +157,5 @@ __all__ = [
     "named",
     "place",
     "places_networks",
+    "takes_grids",
 ]

@@ -48,6 +48,7 @@ from sim.mapping import Number
 from sim.nest import product
 
 NAME = "fusemax"
+GRIDS = True
 
 
 class Options(BaseModel):
@@ -102,8 +103,11 @@ def place(
     plain = Mapping(cascade, architecture, full, ())
     p1 = _largest_tile(options, plain, ranks, across, count)
     phase = _phase(options, plain, ranks, p1, across)
-    inner = np.broadcast_to(full[ranks.inner], p1.shape)
-    chosen = {f"{ranks.queries}1": p1, f"{ranks.queries}2": count / p1, ranks.inner: inner}
+    chosen = {
+        f"{ranks.queries}1": p1,
+        f"{ranks.queries}2": count / p1,
+        ranks.inner: full[ranks.inner],
+    }
     notes: Any = ""
     for name, value in chosen.items():
         text = np.char.add(f"{name}=", np.asarray(value).astype(np.int64).astype(str))
@@ -118,7 +122,8 @@ _IDLE_NUMBERS = ("clock_hz", "bandwidth_bytes_per_s", "energy_pj")
 def _largest_tile(
     options: Options, on: Mapping, ranks: _Ranks, across: Number, count: Number
 ) -> Number:
-    """P1 at each point. Points that differ in speeds and energies alone are tried once."""
+    """P1 at each point. Flat points that differ in speeds and energies alone are tried once, as
+    those of a grid are anyway: nothing that is asked for here has the dimensions of these."""
     given = on.architecture.parameters
     told = [v for name, v in given.items() if not name.endswith(_IDLE_NUMBERS)]
     first, back = _distinct([count, across, *on.shape.values(), *told])

@@ -19,8 +19,9 @@ from einsum_cascade.views import Shown, asked, reads, view_of
 from sim.mapping import IN_ARRAY, EinsumMapping, Loop, Mask, Number, Option, Phase, Residency, Tile
 from sim.nest import Visits, product, visits
 
-Accessed = Literal["all", "edges", "between"]
-"""Accesses at the edges of the arrays, those between memories, or both."""
+Accessed = Literal["all", "edges", "between", "room"]
+"""Accesses at the edges of the arrays, those between memories with the room that these need, or
+both; or this room alone."""
 
 
 @dataclass(frozen=True)
@@ -335,7 +336,7 @@ def tally(
 ) -> Tally:
     """All accesses of a phase (or those of one `tensor`), in true words: what pads an incomplete
     tile is not moved. Of these, `what` crosses the edges of the arrays, or goes between the
-    memories (with the room that is taken there)."""
+    memories (with the room that is taken there, or without a word moved this `room` alone)."""
     replaced = {
         tensor: option.residency.in_place_of
         for tensor, options in phase.residency.items()
@@ -351,19 +352,22 @@ def tally(
                 key = _once(use, tile, position)
                 if key is not None:
                     sharing.setdefault(key, []).append(use)
+    at_edges = what in ("all", "edges")
     for use, options in touching:
-        near = array_side(cascade, use, shape)  # the array's side: the memory nearest to it
-        words = near.words * near.count * true_share(shape, use)
+        if at_edges:
+            near = array_side(cascade, use, shape)  # the array's side: the memory nearest to it
+            words = near.words * near.count * true_share(shape, use)
         for position, option in _alike(use, options, sharing):
             residency = option.residency
             tiles = residency.of(use.mapping.einsum)
-            if what != "between":
+            if at_edges:
                 nearest = architecture.memory(tiles[-1].memory if tiles else residency.home)
                 _both_ways(result, nearest, use, words, near, option.when)
             if what != "edges":
                 _hold(result, shape, use, option)
+            if what in ("all", "between"):
                 _refill(result, cascade, architecture, shape, use, option, position, sharing)
-    for memory in architecture.memories[1:] if phase.spilled else ():
+    for memory in architecture.memories[1:] if phase.spilled and what != "room" else ():
         _spill(result, architecture, cascade, shape, phase, memory.name, memory.size_bytes)
     return result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,28 +56,42 @@ class Evaluation:
 
     def __getitem__(self, index: Any) -> Evaluation:
         """The points at `index` of every array, as NumPy indexes."""
+        return self._each(lambda value: value[index])
 
-        def picked(value: Any) -> Any:
+    def spread(self, shape: tuple[int, ...]) -> Evaluation:
+        """The same with every array of `shape`."""
+        return self._each(lambda value: np.broadcast_to(value, shape))
+
+    def flat(self, shape: tuple[int, ...]) -> Evaluation:
+        """The points of `shape` one after the other, along one dimension."""
+        return self._each(lambda value: np.broadcast_to(value, shape).reshape(-1))
+
+    def _each(self, function: Callable[[Any], Any]) -> Evaluation:
+        def changed(value: Any) -> Any:
             if isinstance(value, Mapping):
-                return {key: each[index] for key, each in value.items()}
-            return value[index]
+                return {key: function(each) for key, each in value.items()}
+            return function(value)
 
-        return Evaluation(**{f.name: picked(getattr(self, f.name)) for f in fields(self)})
+        return Evaluation(**{f.name: changed(getattr(self, f.name)) for f in fields(self)})
 
     @property
     def bottleneck(self) -> Any:
         """The name of the largest term of the latency at each point."""
-        names = list(self.latency_terms_s)
-        shape = np.shape(self.latency_s)
-        terms = np.stack([np.broadcast_to(self.latency_terms_s[n], shape) for n in names])
-        return np.array(names, dtype=object)[np.argmax(terms, axis=0)]
+        return np.array(list(self.latency_terms_s), dtype=object)[self.largest_term]
 
     @property
+    def largest_term(self) -> Any:
+        """Which of the latency's terms, in their order, is the largest at each point."""
+        shape = np.shape(self.latency_s)
+        terms = [np.broadcast_to(term, shape) for term in self.latency_terms_s.values()]
+        return np.argmax(np.stack(terms), axis=0)
+
+    @cached_property
     def util_by_einsum(self) -> dict[tuple[str, str], Number]:
         """Fraction of an array's compute slots that an Einsum uses over the run."""
         return {key: s / self.latency_s for key, s in self.slot_seconds.items()}
 
-    @property
+    @cached_property
     def util(self) -> dict[str, Number]:
         """Fraction of each array's compute slots used over the run."""
         total: dict[str, Number] = {}
@@ -95,23 +110,23 @@ def evaluate(mapping: AnyMapping, accounting: Accounting = "full") -> Evaluation
     if isinstance(mapping, MappingParts):
         parts = []
         for points, part in mapping.parts:
-            parts.append((points, _spread(evaluate(part, accounting), np.shape(points))))
+            parts.append((points, evaluate(part, accounting).spread(np.shape(points))))
         return _ordered(scatter(parts, mapping.count), mapping)
     if isinstance(mapping, MappingChoice):
         shape = np.broadcast_shapes(np.shape(mapping.index), *map(common_shape, mapping.options))
-        alike = [_spread(evaluate(option, accounting), shape) for option in mapping.options]
+        alike = [evaluate(option, accounting).spread(shape) for option in mapping.options]
         return _ordered(select(alike, mapping.index), mapping)
-    shape = common_shape(mapping)
+    # until the end every number has the dimensions only along which it varies
     phases = []
     for choice in mapping.phases or (PhaseChoice((Phase("nothing", (), {}),)),):
-        options = [_evaluate_phase(mapping, p, accounting, shape) for p in choice.options]
+        options = [_evaluate_phase(mapping, p, accounting) for p in choice.options]
         phases.append(select(options, choice.index))
     total = combine(phases)
     if len(phases) > 1:
         names = [choice.options[0].name for choice in mapping.phases]
         each = {n: part.latency_s for n, part in zip(names, phases, strict=True)}
         total = replace(total, kernel_latency_s=each)
-    bound = _lower_bound(mapping, shape)
+    bound = _lower_bound(mapping)
     problems = [*_whole(mapping)]
     if mapping.refusal is not None:
         problems = [Objection(True, "{}", (np.asarray(mapping.refusal, dtype=object),))]
@@ -126,9 +141,9 @@ def evaluate(mapping: AnyMapping, accounting: Accounting = "full") -> Evaluation
             (total.traffic_bytes, bound),
         )
     )
-    notes = np.broadcast_to(np.asarray(mapping.notes, dtype=object), shape)
-    whole = _refuse(replace(total, lower_bound_bytes=bound, mapping_notes=notes), problems, shape)
-    return _ordered(whole, mapping)
+    notes = np.asarray(mapping.notes, dtype=object)
+    whole = _refuse(replace(total, lower_bound_bytes=bound, mapping_notes=notes), problems)
+    return _ordered(whole.spread(common_shape(mapping)), mapping)
 
 
 def _ordered(evaluation: Evaluation, mapping: AnyMapping) -> Evaluation:
@@ -159,12 +174,12 @@ def evaluate_phase(
     Without `explain` a point that cannot be says so in one word: a search has no use for texts.
     """
     single = replace(mapping, phases=(PhaseChoice((phase,)),))
-    return _evaluate_phase(single, phase, accounting, common_shape(single), explain)
+    return _evaluate_phase(single, phase, accounting, explain).spread(common_shape(single))
 
 
 def footprint_bytes(mapping: MappingOf, phase: Phase, memory: str) -> Number:
     """Bytes that the tiles of a phase take in `memory`."""
-    counted = tally(mapping.cascade, mapping.architecture, mapping.shape, phase)
+    counted = tally(mapping.cascade, mapping.architecture, mapping.shape, phase, what="room")
     return counted.footprint(memory) * mapping.architecture.word_bytes
 
 
@@ -172,9 +187,9 @@ def _evaluate_phase(
     mapping: MappingOf,
     phase: Phase,
     accounting: Accounting,
-    shape: tuple[int, ...],
     explain: bool = True,
 ) -> Evaluation:
+    """The costs of a phase, each with the dimensions along which it varies."""
     if explain:  # a mapper that compares candidates builds them all in the same way
         check_form(mapping, phase)
     cascade, architecture = mapping.cascade, mapping.architecture
@@ -201,44 +216,42 @@ def _evaluate_phase(
         if memory == outermost
     }
 
-    def full(value: Number) -> Number:
-        return np.broadcast_to(np.asarray(value, dtype=np.float64), shape)
+    def floats(terms: Mapping[Any, Number]) -> dict[Any, Number]:
+        return {key: np.asarray(value, dtype=np.float64) for key, value in terms.items()}
 
-    def all_full(terms: Mapping[Any, Number]) -> dict[Any, Number]:
-        return {key: full(value) for key, value in terms.items()}
-
+    totals = {
+        "latency_s": timed.latency_s,
+        "compute_s": timed.compute_s,
+        "traffic_bytes": sum(by_tensor.values(), np.float64(0)),
+        "energy_pj": sum(energy.values()),
+        "area_um2": architecture.area_um2,
+        "lower_bound_bytes": 0.0,
+    }
     evaluation = Evaluation(
-        latency_s=full(timed.latency_s),
-        compute_s=full(timed.compute_s),
-        traffic_bytes=full(sum(by_tensor.values(), np.float64(0))),
-        energy_pj=full(sum(energy.values())),
-        area_um2=full(architecture.area_um2),
-        latency_terms_s=all_full(timed.terms_s),
-        busy_s=all_full(timed.busy_s),
-        energy_terms_pj=all_full(energy),
-        slot_seconds=all_full(slots),
-        traffic_by_tensor_bytes=all_full(by_tensor),
-        lower_bound_bytes=full(0.0),
-        infeasible=np.full(shape, None, dtype=object),
-        mapping_notes=np.full(shape, "", dtype=object),
-        resources=all_full(architecture.resources),
+        **floats(totals),
+        latency_terms_s=floats(timed.terms_s),
+        busy_s=floats(timed.busy_s),
+        energy_terms_pj=floats(energy),
+        slot_seconds=floats(slots),
+        traffic_by_tensor_bytes=floats(by_tensor),
+        infeasible=np.full(1, None, dtype=object),
+        mapping_notes=np.full(1, "", dtype=object),
+        resources=floats(architecture.resources),
     )
     problems = list(objections(cascade, architecture, mapping.shape, phase, counted))
-    return _refuse(evaluation, problems, shape, explain)
+    return _refuse(evaluation, problems, explain)
 
 
 def _refuse(
-    evaluation: Evaluation,
-    problems: Sequence[Objection],
-    shape: tuple[int, ...],
-    explain: bool = True,
+    evaluation: Evaluation, problems: Sequence[Objection], explain: bool = True
 ) -> Evaluation:
     """Numbers become NaN, and reasons are given, wherever a problem stands."""
-    reasons = np.array(evaluation.infeasible, dtype=object)
-    for problem in problems:
+    standing = [problem for problem in problems if np.any(problem.where)]
+    told = [n for p in standing for n in (p.where, *(p.numbers if explain else ()))]
+    shape = np.broadcast_shapes(*map(np.shape, [evaluation.infeasible, *told]))
+    reasons = np.array(np.broadcast_to(evaluation.infeasible, shape), dtype=object)
+    for problem in standing:
         where = np.broadcast_to(problem.where, shape)
-        if not np.any(where):
-            continue
         if not explain:
             reasons[where] = "infeasible"
             continue
@@ -311,27 +324,10 @@ def select(evaluations: Sequence[Evaluation], index: Number) -> Evaluation:
     """At each point, the evaluation that `index` names."""
     if len(evaluations) == 1:
         return evaluations[0]
-    shape = np.shape(evaluations[0].latency_s)
-    chosen = np.broadcast_to(index, shape)
-    picked = _mapped(
-        evaluations[0],
-        lambda values: np.choose(chosen, [np.broadcast_to(v, shape) for v in values]),
-        evaluations,
-    )
-    reasons = np.choose(chosen, [e.infeasible for e in evaluations])
-    notes = np.choose(chosen, [e.mapping_notes for e in evaluations])
+    picked = _mapped(evaluations[0], lambda values: np.choose(index, values), evaluations)
+    reasons = np.choose(index, [e.infeasible for e in evaluations])
+    notes = np.choose(index, [e.mapping_notes for e in evaluations])
     return replace(picked, infeasible=reasons, mapping_notes=notes)
-
-
-def _spread(evaluation: Evaluation, shape: tuple[int, ...]) -> Evaluation:
-    """The same with every array of `shape`."""
-
-    def spread(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: np.broadcast_to(each, shape) for key, each in value.items()}
-        return np.broadcast_to(value, shape)
-
-    return Evaluation(**{f.name: spread(getattr(evaluation, f.name)) for f in fields(evaluation)})
 
 
 def scatter(parts: Sequence[tuple[Any, Evaluation]], count: int) -> Evaluation:
@@ -378,7 +374,7 @@ def _numbers_of(architecture: Architecture) -> list[Number]:
     return [architecture.clock_hz, architecture.area_um2, *numbers]
 
 
-def _lower_bound(mapping: MappingOf, shape: tuple[int, ...]) -> Number:
+def _lower_bound(mapping: MappingOf) -> Number:
     """Bytes that any mapping of the cascade moves on this architecture."""
     inner = sum(m.size_bytes for m in mapping.architecture.memories[1:])
     registers = sum(a.pes * a.register_words for a in mapping.architecture.arrays)
@@ -389,8 +385,7 @@ def _lower_bound(mapping: MappingOf, shape: tuple[int, ...]) -> Number:
             elements |= element_words(mapping.architecture, phase)
     analysis = analysis_of(mapping.cascade)
     words = analysis.traffic_lower_bound_words(mapping.shape, held, elements)
-    bound = np.asarray(words * mapping.architecture.word_bytes, dtype=np.float64)
-    return np.broadcast_to(bound, shape)
+    return np.asarray(words * mapping.architecture.word_bytes, dtype=np.float64)
 
 
 def _device(architecture: Architecture) -> Sequence[Objection]:

@@ -154,18 +154,22 @@ def processes(count: int) -> Evaluator:
 
     def evaluate(jobs: Iterable[Job]) -> Iterator[Done]:
         stream = iter(jobs)
-        begin = time.perf_counter()
+        begin = last = time.perf_counter()
         for job in stream:
-            if time.perf_counter() - begin >= ALONE_S:
-                yield from _in_processes(chain([job], stream), count)
+            now = time.perf_counter()
+            if now - begin >= ALONE_S:
+                brief = now - last < ALONE_S / 4
+                yield from _in_processes(chain([job], stream), count, brief)
                 return
             yield work(job)
+            last = now
 
     return evaluate
 
 
-def _in_processes(jobs: Iterator[Job], count: int) -> Iterator[Done]:
-    """Two jobs for each process in advance; those that died with a process are tried again."""
+def _in_processes(jobs: Iterator[Job], count: int, brief: bool) -> Iterator[Done]:
+    """Two jobs for each process in advance; those that died with a process are tried again. If jobs
+    are `brief`, this process evaluates some until the others have started."""
     from joblib.externals.loky import get_reusable_executor
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
@@ -182,6 +186,12 @@ def _in_processes(jobs: Iterator[Job], count: int) -> Iterator[Done]:
                     running[pool().submit(work, job)] = job
             except BrokenProcessPool:
                 lost.append(job)
+            while brief and not any(future.done() for future in running):
+                own = next(jobs, None)
+                if own is None:
+                    break
+                yield work(own)
+            brief = False
             finished = wait(running, return_when=FIRST_COMPLETED).done
             if not finished and not lost:
                 return

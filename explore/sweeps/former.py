@@ -120,7 +120,7 @@ def rows_there(
     """
     import polars as pl
 
-    names = ["model", *_numbers(unit)]
+    names, points = ["model", *_numbers(unit)], points.flat
     models = pl.Series([model.name for model in unit.grid.models], dtype=pl.String)
     wanted = pl.DataFrame({"model": models.gather(points.model), **_values(points)})
     wanted = wanted.cast({name: like.schema[name] for name in names}).with_row_index("_at")

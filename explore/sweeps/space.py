@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from explore.points import product
 from explore.sweeps.block import Range
 
 Array = NDArray[Any]
@@ -132,14 +133,9 @@ def draws(kind: str, seed: int, total: int, most: int) -> Iterator[Draws]:
 def values_at(axes: Sequence[Axis], chunk: Chunk) -> dict[str, Array]:
     """The values of every name at the points of a chunk, in their order."""
     if isinstance(chunk, Block):
-        parts = [each.level(slice(*s)) for each, s in zip(axes, chunk.slices, strict=True)]
-        counts = [stop - start for start, stop in chunk.slices]
-        where = np.meshgrid(*map(np.arange, counts), indexing="ij")
-        return {
-            name: values[index.ravel()]
-            for part, index in zip(parts, where, strict=True)
-            for name, values in part.items()
-        }
+        grid = grid_at(axes, chunk)
+        flat = (np.ravel(values) for values in np.broadcast_arrays(*grid.values()))
+        return dict(zip(grid, flat, strict=True))
     if isinstance(chunk, Draws):
         return _drawn(axes, chunk)
     found: dict[str, Array] = {}
@@ -148,11 +144,20 @@ def values_at(axes: Sequence[Axis], chunk: Chunk) -> dict[str, Array]:
     return found
 
 
+def grid_at(axes: Sequence[Axis], block: Block) -> dict[str, Array]:
+    """The values of every name in a chunk of a grid, as `explore.points.product` lays them out."""
+    return product(_slices(axes, block))
+
+
+def _slices(axes: Sequence[Axis], block: Block) -> list[dict[str, Array]]:
+    return [each.level(slice(*s)) for each, s in zip(axes, block.slices, strict=True)]
+
+
 def content(axes: Sequence[Axis], chunk: Chunk) -> list[Any]:
     """What tells the points of a chunk from those of another: the values, not their positions."""
     if isinstance(chunk, Block):
-        parts = [each.level(slice(*s)) for each, s in zip(axes, chunk.slices, strict=True)]
-        return [[name, values.tolist()] for part in parts for name, values in part.items()]
+        slices = _slices(axes, chunk)
+        return [[name, values.tolist()] for part in slices for name, values in part.items()]
     drawn = values_at(axes, chunk)
     return [[name, blake2b(values.tobytes()).hexdigest()] for name, values in drawn.items()]
 

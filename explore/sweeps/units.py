@@ -21,10 +21,12 @@ from explore.sweeps.block import CHOICES, Range, SamplingSchema, Values
 from explore.sweeps.space import (
     Array,
     Axis,
+    Block,
     Chunk,
     axis,
     blocks,
     draws,
+    grid_at,
     grid_size,
     values_at,
 )
@@ -49,8 +51,9 @@ class Unit:
     accounting: str
 
     def points(self, chunk: Chunk) -> Points:
-        """The points of a chunk."""
-        values = values_at(self.axes, chunk)
+        """The points of a chunk; those of a grid as a product."""
+        axes = self.axes
+        values = grid_at(axes, chunk) if isinstance(chunk, Block) else values_at(axes, chunk)
         model, seq_len, batch = (values.pop(name).astype(np.int64) for name in WORKLOAD)
         return Points(model, seq_len, batch, values)
 

@@ -180,7 +180,7 @@ def allowed(unit: Unit, points: Points) -> Array:
     if first:
         symbols = _early(unit, points)
         for rule in first:
-            kept &= _holds(rule, symbols, len(points))
+            kept &= _holds(rule, symbols, points)
     if later and kept.any():
         index = np.flatnonzero(kept)
         kept[index] = _later(unit, points[index], later)
@@ -195,8 +195,10 @@ def _early(unit: Unit, points: Points) -> dict[str, Any]:
     return names
 
 
-def _holds(rule: Expression, names: Mapping[str, Any], count: int) -> Array:
-    return np.broadcast_to(np.asarray(rule.evaluate(names), dtype=bool), (count,))
+def _holds(rule: Expression, names: Mapping[str, Any], points: Points) -> Array:
+    """Whether a condition holds, for each of the flat points."""
+    holds = np.asarray(rule.evaluate(names), dtype=bool)
+    return np.broadcast_to(holds, points.shape).reshape(-1)
 
 
 def _later(unit: Unit, points: Points, rules: list[Expression]) -> Array:
@@ -209,7 +211,7 @@ def _later(unit: Unit, points: Points, rules: list[Expression]) -> Array:
         names = names_at(unit.grid, unit.design, points, values)
         names |= {f"arch.{n}": v for n, v in names.items() if f"arch.{n}" not in names}
         names |= _early(unit, points)
-        holds = [_holds(rule, names, len(points)) for rule in rules]
+        holds = [_holds(rule, names, points) for rule in rules]
         return np.asarray(np.all(holds, axis=0))
     except InputError:
         if len(points) == 1:
@@ -250,8 +252,6 @@ def _rows(unit: Unit, result: DesignResult) -> pl.DataFrame:
         columns |= {"batch": points.batch, "seq_len": points.seq_len}
         columns |= {name: numbers(values) for name, values in result.values.items()}
         columns |= figures_of(result, kernel, kept)
-        if kept is not None and "mapping" not in asked:
-            del columns["mapping"]
         shared = [pl.lit(text, dtype=pl.String).alias(name) for name, text in whole.items()]
         frame = pl.DataFrame(columns).with_columns(shared)
         frames.append(frame.select(*whole, pl.exclude(*whole)))
@@ -263,4 +263,4 @@ def _kept(unit: Unit) -> list[str]:
     on_device = unit.design.architecture.schema.device is not None
     resources = [name.lower() for name in RESOURCES] if on_device else []
     names = dict.fromkeys((*FIRST[1:], *resources, *unit.sampling.columns))
-    return [name for name in names if name not in ("design", "bottleneck", "mapping", "reason")]
+    return [name for name in names if name not in ("design", "bottleneck", "reason")]

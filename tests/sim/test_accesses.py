@@ -212,12 +212,13 @@ def test_edges_of_arrays_and_what_goes_between_memories_are_all(case):
     name, shape, phase, _ = case
     cascade = parse_cascade(CASCADES[name][0])
     for tensor in phase.residency:
-        every, edges, between = (
+        every, edges, between, room = (
             tally(cascade, ARCHITECTURE, shape, phase, tensor, what)
-            for what in ("all", "edges", "between")
+            for what in ("all", "edges", "between", "room")
         )
-        assert every.footprint_words == between.footprint_words
+        assert every.footprint_words == between.footprint_words == room.footprint_words
         assert not edges.footprint_words
+        assert not room.moved_words
         for move, words in every.moved_words.items():
             parts = [each.moved_words.get(move, 0.0) for each in (edges, between)]
             assert words == pytest.approx(sum(parts))
