@@ -74,7 +74,7 @@ def _quantity(raw: Any) -> float:
     """A swept value: a number, or a quantity with its unit."""
     if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
         raise ValueError("a number or a quantity such as '16 MiB' is expected")
-    for unit in ("", "B", "B/s", "Hz"):
+    for unit in _UNITS:
         try:
             value = parse_quantity(raw, unit)
         except InputError:
@@ -144,9 +144,33 @@ CHOICES = ("queries", "device")
 """Axes of `sampling` that are no numbers, beside options of the mapper."""
 
 
+_UNIT_OF = {"_bytes_per_s": "B/s", "_bytes": "B", "_hz": "Hz"}
+_UNITS = ("", *_UNIT_OF.values())
+
+
+def check_units(name: str, raw: Any) -> None:
+    """Raise `InputError` where a number, or one of several, is in another unit than its name."""
+    several = list(raw.values()) if isinstance(raw, dict) else _listed(raw)
+    unit = next((unit for end, unit in _UNIT_OF.items() if name.endswith(end)), None)
+    for text in several if unit is not None else ():
+        found = [u for u in _UNITS if isinstance(text, str) and _is_in(text, u)]
+        if found and not {"", unit} & set(found):
+            raise InputError(f"{name} is in {unit}, found {text!r}", keys=(name,))
+
+
+def _is_in(text: str, unit: str) -> bool:
+    try:
+        parse_quantity(text, unit)
+    except InputError:
+        return False
+    return True
+
+
 def _swept(raw: Any) -> Any:
-    """What is a design of its own for each value has its place in `sampling`."""
+    """What is a design of its own for each value has its place in `sampling`. Units are those of
+    the names."""
     for name in raw if isinstance(raw, dict) else ():
+        check_units(str(name), raw[name])
         bare = str(name).removeprefix("arch.")
         if bare in CHOICES or bare.startswith("mapper."):
             raise InputError(

@@ -17,7 +17,7 @@ from einsum_cascade.source import Document, InputError, Place
 from explore.points import Points
 from explore.schema import LARGEST, GrowSchema
 from explore.spec import EXTENTS, Design, Experiment, Grid, check_paths, check_queries
-from explore.sweeps.block import CHOICES, Range, SamplingSchema, Values
+from explore.sweeps.block import CHOICES, Range, SamplingSchema, Values, check_units
 from explore.sweeps.space import (
     Array,
     Axis,
@@ -268,7 +268,10 @@ def _number(name: str, value: Any, place: Place) -> float:
     if name in ("seq_len", "batch"):
         return _whole([value], place)[0]
     try:
+        check_units(name, value)
         return float(TypeAdapter(Values).validate_python([value])[0])
+    except InputError as error:
+        raise InputError(error.message, place) from None
     except ValidationError:
         raise InputError(f"{name} must be a number, found {value!r}", place) from None
 

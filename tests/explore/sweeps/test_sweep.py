@@ -461,6 +461,11 @@ def test_what_a_sweep_cannot_be_is_said_before_anything_is_evaluated(tmp_path):
     with pytest.raises(InputError, match="--front latency_s,energy_pj") as error:
         swept(write(tmp_path, text), tmp_path / "out")
     assert error.value.place.line == 8
+    for wrong in ("1 GiB", "{from: 1 GB, to: 2 GB, steps: 2}"):
+        text = SPEC.replace("[940 MHz, 1.2 GHz]", wrong)
+        with pytest.raises(InputError, match=r"arch\.clock_hz is in Hz, found '1 G") as error:
+            swept(write(tmp_path, text), tmp_path / "out")
+        assert error.value.place.line == 13
     pytest.importorskip("optuna")
     asked = "sampling: {kind: search, points: 4, batch: 4,\n  objectives: [latencys]}\n"
     text = SPEC.replace("sampling: {chunk: 24}\n", asked)
