@@ -62,8 +62,10 @@ def run(
     side by side, if there are many.
 
     What cannot be placed is a row with the reason, be it a point or a whole design. Raises
-    `InputError` where nothing can be placed at all.
+    `InputError` where nothing can be placed at all, and for a design with a front at each point.
     """
+    for design in (d for grid in experiment.grids for d in grid.designs):
+        design.refuse_front()
     tasks = [(g, d) for g, grid in enumerate(experiment.grids) for d in range(len(grid.designs))]
     file = experiment.document.file
     results: Iterator[tuple[pl.DataFrame, InputError | None]]

@@ -43,6 +43,16 @@ class Design:
         objective = getattr(self.options, "objective", "")
         return () if isinstance(objective, str) else tuple(objective)
 
+    def refuse_front(self) -> None:
+        """Raise `InputError` for a design with a front of mappings where a point has one row."""
+        if columns := self.objectives:
+            raise InputError(
+                f"design {self.name!r} has a front of mappings at each point, not one: "
+                f"`explore mapping SPEC --front {','.join(columns)}` lists it; here name one "
+                "objective",
+                self.place,
+            )
+
 
 @dataclass(frozen=True)
 class Grid:

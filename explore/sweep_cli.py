@@ -99,11 +99,10 @@ def _print_end(
     from explore.sweeps.read import results
 
     every = results(folder)
-    named = [name for name in asked if name in every.schema]
-    counts = (pl.len(), pl.col("reason").null_count().alias("feasible"))
-    empty = [(pl.col(name).null_count() == pl.len()).alias(name) for name in named]
-    end = every.scan().select(*counts, *empty).collect(engine="streaming").row(0, named=True)
-    rows, feasible = end["len"], end["feasible"]
+    named = [name for name in dict.fromkeys(asked) if name in every.schema]
+    counts = [pl.len().alias("0"), pl.col("reason").null_count().alias("1")]
+    counts += [pl.col(name).count().alias(str(at)) for at, name in enumerate(named, start=2)]
+    rows, feasible, *filled = every.scan().select(counts).collect(engine="streaming").row(0)
     kept = f", {progress.kept:,} were there before" if progress.kept else ""
     typer.echo(f"{progress.evaluated:,} points evaluated in {seconds:.1f} s{kept}")
     typer.echo(f"{rows:,} rows in {folder}, {rows - feasible:,} of them infeasible")
@@ -111,7 +110,7 @@ def _print_end(
         typer.echo(f"{removed} parts of former specs removed")
     if not rows:
         typer.echo("no point meets all conditions of sampling.require")
-    for name in (name for name in named if feasible and end[name]):
+    for name in (n for n, points in zip(named, filled, strict=True) if feasible and not points):
         typer.echo(f"note: no point has the column {name!r} of sampling.columns")
     if rows and not feasible:
         reasons = every.scan().select(pl.col("reason").value_counts(sort=True))
@@ -137,7 +136,7 @@ def top_command(
 
     found = _opened(folder)
     chosen = by if by is not None else found.by
-    table = top(found, chosen, count, where or (), _texts(design, model, kernel))
+    table = top(found, chosen, count, where or (), _texts(design, model, kernel, found))
     _show(table, f"least {chosen}", out, count)
 
 
@@ -155,7 +154,8 @@ def pareto_command(
     """The points that no other beats in both of two figures; less is better."""
     from explore.sweeps.read import pareto
 
-    table = pareto(_opened(folder), x, y, where or (), _texts(design, model, kernel))
+    results = _opened(folder)
+    table = pareto(results, x, y, where or (), _texts(design, model, kernel, results))
     _show(table, f"{table.height} points on the front of {x} and {y}", out, count)
 
 
@@ -177,7 +177,7 @@ def diff_command(
 
     old, new = _opened(first), _opened(second)
     chosen = by if by is not None else new.by
-    found = difference(old, new, chosen, where or (), _texts(design, model, kernel))
+    found = difference(old, new, chosen, where or (), _texts(design, model, kernel))  # of either
     total = sum(found.counts.values())
     typer.echo(f"{chosen} of {total:,} points, {first} to {second}:")
     typer.echo("  " + ", ".join(f"{n:,} {change}" for change, n in found.counts.items()))
@@ -203,9 +203,16 @@ def _opened(folder: Path) -> Results:
 
 
 def _texts(
-    design: list[str] | None, model: list[str] | None, kernel: list[str] | None
+    design: list[str] | None,
+    model: list[str] | None,
+    kernel: list[str] | None,
+    of: Results | None = None,
 ) -> dict[str, list[str]]:
-    return {"design": design or [], "model": model or [], "kernel": kernel or []}
+    """What is asked for by name, which has to be there in the results `of` a folder."""
+    texts = {"design": design or [], "model": model or [], "kernel": kernel or []}
+    if of is not None:
+        of.check(texts)
+    return texts
 
 
 def _show(table: pl.DataFrame, title: str, out: Path | None, count: int) -> None:

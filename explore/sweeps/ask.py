@@ -191,7 +191,7 @@ def _objectives(table: pl.DataFrame, unit: Unit, place: Place) -> Any:
     for rule in unit.sampling.objectives:
         for name in sorted(rule.names):
             try:
-                column_of(name, numbers, "sampling.objectives")
+                column_of(name, numbers, "a search")
             except InputError as error:
                 raise InputError(
                     error.message, place, allowed=error.allowed, found=error.found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -76,13 +77,7 @@ def run_sweep(
     sampling = experiment.schema.sampling or SamplingSchema()
     every = units(experiment)
     for unit in every:
-        if columns := unit.design.objectives:
-            raise InputError(
-                f"design {unit.design.name!r} has a front of mappings at each point, not one: "
-                f"`explore mapping SPEC --front {','.join(columns)}` lists it; here name one "
-                "objective",
-                unit.design.place,
-            )
+        unit.design.refuse_front()
     if sampling.kind == "search":
         from explore.sweeps.ask import search
 
@@ -174,7 +169,9 @@ def _in_processes(jobs: Iterator[Job], count: int, brief: bool) -> Iterator[Done
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
     def pool() -> Any:
-        return get_reusable_executor(max_workers=count, timeout=300, initializer=_prepare)
+        return get_reusable_executor(
+            max_workers=count, timeout=300, initializer=_prepare, initargs=(os.getpid(),)
+        )
 
     running: dict[Future[Done], Job] = {}
     lost: list[Job] = []
@@ -186,7 +183,7 @@ def _in_processes(jobs: Iterator[Job], count: int, brief: bool) -> Iterator[Done
                     running[pool().submit(work, job)] = job
             except BrokenProcessPool:
                 lost.append(job)
-            while brief and not any(future.done() for future in running):
+            while brief and running and not any(future.done() for future in running):
                 own = next(jobs, None)
                 if own is None:
                     break
@@ -220,10 +217,18 @@ def _taken(jobs: list[Job]) -> Iterator[Job]:
         yield jobs.pop()
 
 
-def _prepare() -> None:
-    """A process that shares the cores: one thread for tables; Ctrl-C is its parent's."""
+def _prepare(parent: int) -> None:
+    """A process that shares the cores: one thread for tables; Ctrl-C is its parent's, without
+    which it ends, however that did."""
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 @contextmanager

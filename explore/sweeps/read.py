@@ -50,17 +50,24 @@ class Results:
 
         found = self.scan()
         for column, wanted in texts.items():
+            if wanted:
+                found = found.filter(pl.col(column).is_in(list(wanted)))
+        for text in conditions:
+            rule = parsed(text, self.numbers, "--where", condition=True)
+            found = found.filter(compiled(rule, self.numbers))
+        return found
+
+    def check(self, texts: Mapping[str, Sequence[str]]) -> None:
+        """Raise `InputError` for a text that no row has in a column."""
+        import polars as pl
+
+        for column, wanted in texts.items():
             if not wanted:
                 continue
             there = self.scan().select(pl.col(column).unique()).collect(engine="streaming")
             for name in set(wanted) - set(there[column]):
                 allowed = sorted(there[column].drop_nulls())
                 raise InputError(f"--{column}: no point of {name!r}", allowed=allowed, found=name)
-            found = found.filter(pl.col(column).is_in(list(wanted)))
-        for text in conditions:
-            rule = parsed(text, self.numbers, "--where", condition=True)
-            found = found.filter(compiled(rule, self.numbers))
-        return found
 
     @property
     def numbers(self) -> list[str]:

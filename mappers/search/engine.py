@@ -124,9 +124,13 @@ class Space:
 
     def list_all(self, goal: Goal, limits: Limits) -> None:
         """Those of all other runs (or that of all Einsums)."""
-        self._list(goal, limits, [self.whole] if limits.whole else runs_of(self.problem))
-        self.all_listed = True
+        self._list(goal, limits, self.runs(limits))
+        self.all_listed = not limits.stopped()
         self.look_around(goal)
+
+    def runs(self, limits: Limits) -> list[Run]:
+        """The runs that there are to list."""
+        return [self.whole] if limits.whole else runs_of(self.problem)
 
     def _list(self, goal: Goal, limits: Limits, runs: Sequence[Run]) -> None:
         for run in runs:
@@ -197,9 +201,10 @@ def search(spaces: Sequence[Space], goal: Goal, limits: Limits | None = None) ->
             space.list_all(goal, limits)
     _search_ahead(spaces, pieces, limits, result)
     result.complete = not limits.reached(result.count)
-    result.runs = sum(len(space.listed) for space in spaces)
+    result.runs = sum(len(space.runs(limits)) for space in spaces)
+    listed = sum(len(space.listed) for space in spaces)
     searched = sum(len({run for run, _ in each.fronts}) for each in spaces)
-    result.runs_bounded = result.runs - searched - len(_ahead(spaces, goal, result))
+    result.runs_bounded = listed - searched - len(_ahead(spaces, goal, result))
     return result
 
 

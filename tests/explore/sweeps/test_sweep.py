@@ -214,6 +214,37 @@ def test_processes_give_the_same_and_one_may_die(undisturbed, tmp_path, monkeypa
     assert files(out) == files(undisturbed)
 
 
+def test_workers_end_with_a_process_that_is_killed(tmp_path):
+    text = SPEC.replace("[64, 128, 256]", "{from: 64, to: 256, steps: 193}")
+    process = started(write(tmp_path, text), "--out", tmp_path / "out", "--workers", "2")
+    running = Path(f"/proc/{process.pid}/task")
+    if not running.exists():
+        process.kill()
+        pytest.skip("processes are not seen here")
+
+    def children():
+        return {c for t in running.iterdir() for c in (t / "children").read_text().split()}
+
+    until = time.monotonic() + 60
+    while len(children()) < 3 and time.monotonic() < until:  # two workers, and what loky has
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 30
+    while _is_there(process.pid):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def _is_there(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_dask_gives_the_same_when_a_worker_is_killed(undisturbed, tmp_path):
     """A scheduler and two workers, each a process of its own, as on a cluster."""
     pytest.importorskip("distributed")
@@ -441,15 +472,23 @@ def test_commands_say_what_is_wrong(undisturbed, tmp_path):
     done = runner.invoke(app, ["top", str(undisturbed), "--design", "Our"])
     assert "no point of 'Our'" in str(done.exception)
     assert "did you mean 'Ours'" in str(done.exception)
+    for command in ("top", "pareto"):
+        done = runner.invoke(app, [command, str(undisturbed), "--design", "Ours", "--model", "xlm"])
+        assert done.exit_code == 0, done.exception
+        assert "Ours" in done.output
+        assert "Theirs" not in done.output
     done = runner.invoke(app, ["diff", str(undisturbed), str(write(tmp_path))])
     assert "is a file: give the folder of a sweep" in str(done.exception)
     small = SPEC.replace("[2 KiB, 4 MiB]", "2 KiB").replace("[1K, 4K, 16K]", "1K")
-    spec = write(tmp_path, small.replace("chunk: 24", "columns: [util_2d, utl]"))
+    spec = write(tmp_path, small.replace("chunk: 24", "columns: [util_2d, utl, utl, reason]"))
     done = runner.invoke(app, ["sweep", str(spec), "--out", str(tmp_path / "none")])
     assert done.exit_code == 3
     assert "the reason of " in done.output
     assert "buffer" in done.output[done.output.index("the reason of ") :]
-    spec = write(tmp_path, small.replace("2 KiB", "4 MiB").replace("chunk: 24", "columns: [utl]"))
+    spec = write(
+        tmp_path,
+        small.replace("2 KiB", "4 MiB").replace("chunk: 24", "columns: [utl, utl, reason]"),
+    )
     done = runner.invoke(app, ["sweep", str(spec), "--out", str(tmp_path / "some")])
     assert "note: no point has the column 'utl' of sampling.columns" in done.output
 
@@ -461,6 +500,8 @@ def test_what_a_sweep_cannot_be_is_said_before_anything_is_evaluated(tmp_path):
     with pytest.raises(InputError, match="--front latency_s,energy_pj") as error:
         swept(write(tmp_path, text), tmp_path / "out")
     assert error.value.place.line == 8
+    with pytest.raises(InputError, match="--front latency_s,energy_pj"):
+        run_file(write(tmp_path, text.partition("sampling")[0]))
     for wrong in ("1 GiB", "{from: 1 GB, to: 2 GB, steps: 2}"):
         text = SPEC.replace("[940 MHz, 1.2 GHz]", wrong)
         with pytest.raises(InputError, match=r"arch\.clock_hz is in Hz, found '1 G") as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 
@@ -160,12 +162,12 @@ def test_what_an_einsum_takes_in_two_ways_is_written_on_chip_once():
 
 def check(space, measures, pieces, samples=4):
     """Compare random candidates of a space with the simulator."""
-    rng = np.random.default_rng(0)
+    rng, draw = np.random.default_rng(0), random.Random(0)
     found = 0
     for run, structure, opened in everything(space, measures, pieces):
         bound = least(space, run, COLUMNS, [structure])[0].min(axis=0)
         for at in rng.integers(len(opened.x), size=samples):
-            code = int(rng.integers(opened.layout.each))
+            code = draw.randrange(opened.layout.each)  # may be longer than an integer of NumPy
             costs = costs_of(opened, measures, at, code)
             single, phase = rebuild(space, structure, opened.layout, int(opened.x[at]), code)
             whole = Mapping(single.cascade, single.architecture, single.shape, ())
