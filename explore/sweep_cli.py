@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -60,6 +61,8 @@ def sweep_command(
     ] = False,
 ) -> None:
     """Evaluate all points of SPEC that its folder does not hold yet."""
+    if workers == 1:  # one process is one core; read when polars is imported
+        os.environ.setdefault("POLARS_MAX_THREADS", "1")
     from einsum_cascade.source import InputError
     from explore.spec import experiment_file, load_experiment
     from explore.sweeps.driver import run_sweep
