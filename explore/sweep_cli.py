@@ -180,7 +180,7 @@ def diff_command(
 
     old, new = _opened(first), _opened(second)
     chosen = by if by is not None else new.by
-    found = difference(old, new, chosen, where or (), _texts(design, model, kernel))  # of either
+    found = difference(old, new, chosen, where or (), _texts(design, model, kernel))
     total = sum(found.counts.values())
     typer.echo(f"{chosen} of {total:,} points, {first} to {second}:")
     typer.echo("  " + ", ".join(f"{n:,} {change}" for change, n in found.counts.items()))

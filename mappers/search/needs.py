@@ -155,15 +155,15 @@ def _alone(problem: Problem, structure: Structure, tensor: Tensor, nests: Sequen
     homes: object = tensor.name, names, shared, runs, by
     if tensor.at is not None:  # of the others only the loops outside of which it may be kept
         at = tensor.at
-        choices = _choices(nests, (at,))
+        choices = choices_of(nests, (at,))
         key: object = tensor.name, nests[at].number, users.index(at), shared, by
     elif not tensor.made:
         between = tensor.what == "between"
-        choices = _choices(nests, users, plain=between)
+        choices = choices_of(nests, users, plain=between)
         numbers = tuple(nests[at].plain if between else nests[at].number for at in users)
-        key = tensor.name, numbers, _same(nests, users, choices), shared, by
+        key = tensor.name, numbers, spread_of(nests, users, choices), shared, by
     else:
-        choices = _choices(nests, users)
+        choices = choices_of(nests, users)
         around = tuple(
             (e.name, apart[at])
             for e, at in zip(structure.einsums, run, strict=True)
@@ -171,7 +171,7 @@ def _alone(problem: Problem, structure: Structure, tensor: Tensor, nests: Sequen
         )
         arrays = tuple(structure.bindings[at].array for at in tensor.between)
         numbers = tuple(nests[at].number for at in users)
-        same = _same(nests, users, choices)
+        same = spread_of(nests, users, choices)
         beside = tuple(dict.fromkeys((*names, *(name for name, _ in around))))
         ranks = tuple(dict.fromkeys(r for at in users for r in structure.einsums[at].ranks))
         passes = _passes(problem.cascade, beside, ranks)
@@ -180,14 +180,14 @@ def _alone(problem: Problem, structure: Structure, tensor: Tensor, nests: Sequen
     return Needed(tensor, key, key, homes, choices, choices, {})
 
 
-def _choices(nests: Sequence[Nest], users: Sequence[int], plain: bool = False) -> tuple[str, ...]:
+def choices_of(nests: Sequence[Nest], users: Sequence[int], plain: bool = False) -> tuple[str, ...]:
     """The choices of some nests: first all orders, then what is spread."""
     orders = () if plain else (nests[at].choices[0] for at in users)
     spreads = (nests[at].choices[1] for at in users)
     return tuple(name for name in dict.fromkeys((*orders, *spreads)) if name)
 
 
-def _same(
+def spread_of(
     nests: Sequence[Nest], users: Sequence[int], choices: tuple[str, ...]
 ) -> tuple[int | None, ...]:
     """Which of the choices is that of what each nest spreads."""
@@ -195,4 +195,4 @@ def _same(
     return tuple(choices.index(name) if name else None for name in spreads)
 
 
-__all__ = ["Needed", "Tensor", "needs_of", "tensors_of"]
+__all__ = ["Needed", "Tensor", "choices_of", "needs_of", "spread_of", "tensors_of"]

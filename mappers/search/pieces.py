@@ -18,7 +18,7 @@ import numpy as np
 from einsum_cascade import Einsum
 from mappers.search.axes import Axes, moved, plain
 from mappers.search.measures import Measures
-from mappers.search.needs import Needed, Tensor, needs_of, tensors_of
+from mappers.search.needs import Needed, Tensor, choices_of, needs_of, spread_of, tensors_of
 from mappers.search.nests import ALONE, Placed
 from mappers.search.placing import Nest, Placing
 from mappers.search.points import at_points, pick, positions
@@ -196,7 +196,7 @@ class Pieces:
     def known(self, needed: Needed) -> Piece | None:
         """A piece that has been worked out for all sizes of tiles."""
         piece = self._tensors.get(needed.key)
-        return piece.called(_names(needed)) if piece else None
+        return piece.called(_names(needed.every)) if piece else None
 
     def work_out(self, begun: Begun, needed: Needed, some: np.ndarray | None) -> Piece:
         """A piece, for all sizes of tiles, or only for `some` (flat positions)."""
@@ -206,7 +206,7 @@ class Pieces:
             shared, waiting, names = self._beside(begun, needed, names)
             words = tensor_words(begun.problem.cascade, waiting, tensor.name)
             beside = _Beside(shared, words)
-        called = {name: number for number, name in _names(needed).items()}
+        called = {name: number for number, name in _names(needed.every).items()}
         names = [called.get(name, name) for name in names]
         content = needed.alone, beside and beside.content(names, len(begun.tiles))
         piece = self._contents.get(content)
@@ -217,7 +217,7 @@ class Pieces:
             self._bytes += 0 if some is not None else piece.values.nbytes
         if some is None:
             self._tensors[needed.key] = self._contents[content] = piece
-        return piece.called(_names(needed))
+        return piece.called(_names(needed.every))
 
     def _tensor(
         self,
@@ -334,12 +334,10 @@ class Pieces:
     ) -> Piece:
         """The time of an array that is a pipelined loop, for all Einsums that are on it: which of
         them are in one loop is decided between them."""
-        spreads = [nests[at].choices[1] for at in members]
-        choices = tuple(dict.fromkeys(own for own in spreads if own))
-        which = tuple(choices.index(own) if own else None for own in spreads)
-        names = {f"#{number}": name for number, name in enumerate(choices)}
+        choices = choices_of(nests, members, plain=True)
+        names = _names(choices)
         numbers = tuple((nests[at].plain, structure.run[at]) for at in members)
-        key = array, numbers, which
+        key = array, numbers, spread_of(nests, members, choices)
         if key not in self._loops:
             own = [self._placing.along(nests[at], choices, tiles, True).nest for at in members]
             values = self.measures.of_loop(array, loop_seconds(problem.on, own))
@@ -370,9 +368,9 @@ class Pieces:
         return self._runs[key]
 
 
-def _names(needed: Needed) -> dict[str, str]:
+def _names(choices: Sequence[str]) -> dict[str, str]:
     """What the choices of nests are called in pieces that structures share, and in this one."""
-    return {f"#{number}": name for number, name in enumerate(needed.every)}
+    return {f"#{number}": name for number, name in enumerate(choices)}
 
 
 def _moved(own: Waiting, when: Mask, tiles: int, places: Sequence[int]) -> tuple[Waiting, Mask]:
